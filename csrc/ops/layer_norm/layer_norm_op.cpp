@@ -1,0 +1,74 @@
+// layer_norm: schema, checks and the CPU execution, which is ATen's native_layer_norm plus the residual addition.
+#include "ops/layer_norm/layer_norm.h"
+
+#include "binding/aten.h"
+#include "binding/tensor.h"
+
+namespace igf {
+namespace {
+
+constexpr const char* kOp = "layer_norm";
+
+void check_inputs(const Tensor& x, const OptionalTensor& residual, const Tensor& weight, const Tensor& bias) {
+  IGF_CHECK(x.dim() >= 1, kOp, ": x needs at least one dimension");
+  check_vector(kOp, "weight", weight, last_size(x));
+  check_vector(kOp, "bias", bias, last_size(x));
+  check_dtype(kOp, "bias", bias, weight.scalar_type());
+  if (residual.has_value()) {
+    check_same_sizes(kOp, "residual", *residual, x);
+    check_dtype(kOp, "residual", *residual, x.scalar_type());
+  }
+}
+
+// ATen keeps f32 statistics for bf16 and f16 input only when weight and bias are f32.
+std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_cpu(Tensor x, OptionalTensor residual, Tensor weight, Tensor bias,
+                                                          double eps) {
+  check_inputs(x, residual, weight, bias);
+  const Tensor summed =
+      residual.has_value() ? dense(torch::stable::subtract(x, *residual, -1.0)) : new_empty(x, {0}, x.scalar_type());
+  const Tensor input = residual.has_value() ? summed : dense(x);
+  const std::vector<int64_t> normalized{last_size(x)};
+  auto [y, mean, rstd] = call_aten<Tensor, Tensor, Tensor>(
+      "aten::native_layer_norm", "", input, normalized, OptionalTensor(cast(weight, ScalarType::Float)),
+      OptionalTensor(cast(bias, ScalarType::Float)), eps);
+  const std::vector<int64_t> rows{rows_of(x)};
+  return {y, summed, torch::stable::reshape(mean, rows), torch::stable::reshape(rstd, rows)};
+}
+
+std::tuple<Tensor, Tensor, Tensor> layer_norm_backward_cpu(Tensor dy, OptionalTensor dsummed, Tensor summed,
+                                                           Tensor weight, Tensor mean, Tensor rstd) {
+  check_same_sizes(kOp, "dy", dy, summed);
+  check_vector(kOp, "mean", mean, rows_of(summed));
+  check_vector(kOp, "rstd", rstd, rows_of(summed));
+  std::vector<int64_t> statistics(summed.sizes().begin(), summed.sizes().end());
+  statistics.back() = 1;
+  const std::vector<int64_t> normalized{last_size(summed)};
+  const Tensor weight_f32 = cast(weight, ScalarType::Float);
+  const bool wanted[3] = {true, true, true};
+  auto [dx, dweight, dbias] = call_aten<Tensor, Tensor, Tensor>(
+      "aten::native_layer_norm_backward", "", dense(dy), dense(summed), normalized,
+      torch::stable::reshape(mean, statistics), torch::stable::reshape(rstd, statistics), OptionalTensor(weight_f32),
+      OptionalTensor(weight_f32), BoolList(wanted, 3));
+  const ScalarType dtype = weight.scalar_type();
+  if (dsummed.has_value()) dx = torch::stable::subtract(dx, *dsummed, -1.0);
+  return {dx, cast(dweight, dtype), cast(dbias, dtype)};
+}
+
+}  // namespace
+}  // namespace igf
+
+STABLE_TORCH_LIBRARY_FRAGMENT(instructgpt_fast, m) {
+  // summed is empty when there is no residual: an op may not return its own input.
+  m.def(
+      "layer_norm(Tensor x, Tensor? residual, Tensor weight, Tensor bias, float eps) -> "
+      "(Tensor y, Tensor summed, Tensor mean, Tensor rstd)");
+  // dx includes dsummed, the gradient that reached x + residual from elsewhere.
+  m.def(
+      "layer_norm_backward(Tensor dy, Tensor? dsummed, Tensor summed, Tensor weight, Tensor mean, Tensor rstd) -> "
+      "(Tensor dx, Tensor dweight, Tensor dbias)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, CPU, m) {
+  m.impl("layer_norm", TORCH_BOX(&igf::layer_norm_cpu));
+  m.impl("layer_norm_backward", TORCH_BOX(&igf::layer_norm_backward_cpu));
+}

@@ -1,0 +1,8 @@
+"""The operators: each module is one op with its oracle in plain torch, over the native library of csrc/ops."""
+
+from instructgpt_fast.ops.layer_norm import layer_norm, layer_norm_oracle
+
+__all__ = [
+    "layer_norm",
+    "layer_norm_oracle",
+]

@@ -7,6 +7,6 @@ from setuptools import setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "buildtools"))
 
-from cmake_build import CMakeBuild, NativeLibraries  # noqa: E402
+from cmake_build import CMakeBuild, NativeLibraries
 
 setup(ext_modules=[NativeLibraries()], cmdclass={"build_ext": CMakeBuild})

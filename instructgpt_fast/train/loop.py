@@ -1,0 +1,277 @@
+"""The words that training stages are written in: open a run, resume it, step, log, save, finish.
+
+A stage owns its loop and calls these; nothing here calls a stage:
+
+    with open_run("sft", config) as run:
+        training = Training(model, tokenizer, "dialogue", {"model": model}, {"model": optimizer})
+        first = run.resume(training)
+        for step in run.steps(first, total):
+            ...
+            run.log(step, {"loss": loss}, total)
+            run.worked(tokens)
+            run.save_if_due(step, total, training)
+        return run.finish(total, training, metrics)
+
+Ctrl-C (or SIGTERM) lets the step end, saves a checkpoint and raises KeyboardInterrupt; a second one stops at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from instructgpt_fast import checkpoint
+from instructgpt_fast.config import to_dict, to_toml
+from instructgpt_fast.errors import CheckpointError, ConfigError
+from instructgpt_fast.files import atomic_write, reporting_write_errors
+from instructgpt_fast.train.device import choose_device, torch_dtype
+from instructgpt_fast.train.metrics import METRICS_FILE, MetricsLog
+from instructgpt_fast.train.options import RunOptions
+from instructgpt_fast.train.progress import Progress
+
+RESOLVED_FILE = "resolved.toml"
+SMALLEST_FREE = 16 * 2**20  # bytes: below this not even a tiny run's logs and tokenizer are safe
+
+# Options that may differ between a run and its continuation without changing what is computed.
+FREE_TO_CHANGE = frozenset({
+    "output_dir", "logging_steps", "save_steps", "save_total_limit", "report_to", "resume_from_checkpoint",
+    "overwrite_output_dir", "progress", "preset", "per_device_eval_batch_size",
+})
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a stage returns: the checkpoint to use next, the run's directory and its last metrics."""
+
+    checkpoint: Path
+    run_dir: Path
+    metrics: dict[str, float]
+
+
+@dataclass
+class Training:
+    """Everything that a checkpoint of a run holds; `counters` is plain JSON and belongs to the stage."""
+
+    model: Any
+    tokenizer: Any
+    prompt_format: str
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Any]
+    counters: dict[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """One open run; made by `open_run`."""
+
+    def __init__(self, stage: str, config: RunOptions, *, unit: str = "tokens") -> None:
+        """Prepare the directory, the device, the seeds and the logs. Raises ConfigError, CheckpointError, BackendError."""
+        self.stage, self.config = stage, config
+        self.progress = Progress(stage, enabled=config.progress, unit=unit)
+        self.device, reason = choose_device(config.device)
+        self.dtype = torch_dtype(config.dtype)
+        self.directory = prepare_directory(config)
+        self.metrics = MetricsLog(self.directory, config.report_to)
+        self.unit = unit
+        self.interrupted = False
+        self._work = 0.0
+        self._saved: dict[int, Path] = {}
+        seed_everything(config.seed)
+        atomic_write(self.directory / RESOLVED_FILE, to_toml(config), error=CheckpointError)
+        self.progress.say(f"device {self.device} ({reason}), {config.dtype}, run directory {self.directory}")
+
+    def resume(self, training: Training) -> int:
+        """Load the checkpoint that the config names into `training`; return the step that it was saved at, else 0.
+
+        Restores modules, optimizers, random states and `training.counters`. Options that changed are said out loud.
+        """
+        path = self._resume_path()
+        if path is None:
+            return 0
+        stored = checkpoint.load_trainer(path, training.modules, training.optimizers)
+        step = int(stored.pop("step"))
+        self._tell_changes(stored.pop("options", {}))
+        training.counters.clear()
+        training.counters.update(stored)
+        if path.parent.resolve() == self.directory.resolve():
+            self._saved[step] = path
+        self.metrics.keep_until(step)
+        self.progress.say(f"continuing from {path} (step {step})")
+        return step
+
+    def steps(self, first: int, total: int) -> Iterator[int]:
+        """Yield first + 1 .. total; after the body of an interrupted step raise KeyboardInterrupt."""
+        self.progress.start(first, total)
+        for step in range(first + 1, total + 1):
+            self._work = 0.0
+            yield step
+            self.progress.advance(self._work)
+            if self.interrupted:
+                raise KeyboardInterrupt
+
+    def worked(self, amount: float) -> None:
+        """Count the work of this step, in the run's unit."""
+        self._work += amount
+
+    def due(self, every: int, step: int, total: int) -> bool:
+        """Whether something that happens every `every` steps, and after the last one, happens at `step`."""
+        return step % every == 0 or step == total
+
+    def log(self, step: int, metrics: Mapping[str, float | int | str], total: int) -> None:
+        """Show metrics, and write them when step is a multiple of logging_steps, the first or the last."""
+        self.progress.show(metrics)
+        if step == 1 or self.due(self.config.logging_steps, step, total):
+            rate = {f"{self.unit}_per_second": self.progress.rate()}
+            self.metrics.write(step, {**metrics, **rate})
+
+    def record(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
+        """Show and write metrics whatever the step: evaluations."""
+        self.progress.show(metrics)
+        self.metrics.write(step, metrics)
+
+    def save_if_due(self, step: int, total: int, training: Training) -> None:
+        """Save every save_steps and when interrupted; the last step is left to `finish`."""
+        if self.interrupted or (step % self.config.save_steps == 0 and step != total):
+            self.save(step, training)
+
+    def save(self, step: int, training: Training) -> Path:
+        """Write <run>/checkpoint-<step> whole, then drop what save_total_limit does not keep."""
+        target = self.directory / f"checkpoint-{step:06d}"
+        counters = {**training.counters, "step": step, "options": to_dict(self.config)}
+        state = checkpoint.TrainerState(
+            modules=training.modules, optimizers=training.optimizers, counters=counters, config=to_dict(self.config)
+        )
+        checkpoint.save_checkpoint(
+            target, model=training.model, tokenizer=training.tokenizer, prompt_format=training.prompt_format,
+            stage=self.stage, trainer=state,
+        )
+        self._saved[step] = target
+        if self.config.save_total_limit is not None:
+            checkpoint.keep_last(self.directory, self.config.save_total_limit)
+        return target
+
+    def finish(self, total: int, training: Training, metrics: Mapping[str, float]) -> TrainResult:
+        """Save the last step unless it is saved already, and return the result."""
+        path = self._saved.get(total) or self.save(total, training)
+        return TrainResult(checkpoint=path, run_dir=self.directory, metrics=dict(metrics))
+
+    def close(self) -> None:
+        """Close logs and progress."""
+        self.progress.stop()
+        self.metrics.close()
+
+    def _resume_path(self) -> Path | None:
+        wanted = self.config.resume_from_checkpoint
+        if wanted is None:
+            return None
+        if wanted != "latest":
+            return Path(checkpoint.resolve(wanted))
+        if not list_checkpoints(self.directory):
+            self.progress.say(f"no checkpoint in {self.directory} to resume from: starting")
+            return None
+        return Path(checkpoint.resolve(self.directory))
+
+    def _tell_changes(self, before: Mapping[str, Any]) -> None:
+        now = to_dict(self.config)
+        for name, value in before.items():
+            if name not in FREE_TO_CHANGE and name in now and now[name] != value:
+                self.progress.say(f"option {name} changed since the checkpoint: {value!r} -> {now[name]!r}")
+
+
+@contextlib.contextmanager
+def open_run(stage: str, config: RunOptions, *, unit: str = "tokens") -> Iterator[Run]:
+    """Open the run of a stage: unwritable directories, absent devices and bad options fail here, before any work.
+
+    unit: what `Run.worked` counts, shown as a rate.
+    """
+    run = Run(stage, config, unit=unit)
+    try:
+        with _interrupts(run):
+            yield run
+    finally:
+        run.close()
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """The checkpoint directories of a run, oldest first."""
+    return sorted(path for path in directory.glob("checkpoint-*") if path.is_dir())
+
+
+def prepare_directory(config: RunOptions) -> Path:
+    """Make output_dir and prove that it can be written.
+
+    Raises ConfigError when it already holds a run and neither resume_from_checkpoint nor overwrite_output_dir is
+    given; CheckpointError when it cannot be written or the disk is full.
+    """
+    directory = Path(config.output_dir)
+    with reporting_write_errors(directory, CheckpointError):
+        directory.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(directory).free
+    atomic_write(directory / ".writable", b"", error=CheckpointError)
+    (directory / ".writable").unlink()
+    check_space(directory, 0, free=free)
+    if config.overwrite_output_dir:
+        for path in list_checkpoints(directory):
+            shutil.rmtree(path)
+        (directory / METRICS_FILE).unlink(missing_ok=True)
+    elif list_checkpoints(directory) and config.resume_from_checkpoint is None:
+        raise ConfigError(
+            f"output_dir: {directory} must be a new directory, got one that holds checkpoints; pass "
+            "resume_from_checkpoint='latest' to continue, overwrite_output_dir=True to start over, or another path."
+        )
+    return directory
+
+
+def check_space(directory: Path, checkpoint_bytes: int, *, free: int | None = None) -> None:
+    """Raise CheckpointError when `directory` has no room for a checkpoint of so many bytes beside the last one."""
+    room = shutil.disk_usage(directory).free if free is None else free
+    needed = max(checkpoint_bytes, SMALLEST_FREE)
+    if room < needed:
+        raise CheckpointError(
+            f"output_dir: {directory} must have {needed / 2**20:.0f} MiB free for a checkpoint, got "
+            f"{room / 2**20:.0f} MiB; free some space or choose another disk."
+        )
+
+
+def training_bytes(modules: Mapping[str, nn.Module]) -> int:
+    """Bytes that a checkpoint of `modules` takes at most: weights, float32 masters, two moments and the EMA."""
+    return sum(p.numel() * (p.element_size() + 16) for module in modules.values() for p in module.parameters())
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices), numpy and random."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextlib.contextmanager
+def _interrupts(run: Run) -> Iterator[None]:
+    # Python delivers signals to the main thread only; elsewhere the caller's own handling stays.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.interrupted = True
+        run.progress.say("interrupted: saving a checkpoint after this step (again to stop at once)")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instructgpt_fast._version import VERSION as __version__
 
+if TYPE_CHECKING:
+    from instructgpt_fast import errors, ops
+    from instructgpt_fast.doctor import doctor
+    from instructgpt_fast.errors import (
+        BackendError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        InstructGPTError,
+        TrainingError,
+    )
+    from instructgpt_fast.evaluate import evaluate
+    from instructgpt_fast.generate import generate
+    from instructgpt_fast.tokenizer import Tokenizer
+    from instructgpt_fast.train import (
+        PpoConfig,
+        PretrainConfig,
+        RewardConfig,
+        SftConfig,
+        TrainResult,
+        train,
+    )
+
 # Public name -> module that defines it.
 _HOMES = {
-    "train": "instructgpt_fast.train",
     "PretrainConfig": "instructgpt_fast.train",
     "SftConfig": "instructgpt_fast.train",
     "RewardConfig": "instructgpt_fast.train",
     "PpoConfig": "instructgpt_fast.train",
     "TrainResult": "instructgpt_fast.train",
-    "generate": "instructgpt_fast.generate",
-    "evaluate": "instructgpt_fast.evaluate",
-    "doctor": "instructgpt_fast.doctor",
     "Tokenizer": "instructgpt_fast.tokenizer",
     "InstructGPTError": "instructgpt_fast.errors",
     "ConfigError": "instructgpt_fast.errors",
@@ -27,10 +46,35 @@ _HOMES = {
     "TrainingError": "instructgpt_fast.errors",
 }
 
-__all__ = ["__version__", *_HOMES]
+# Modules that are public themselves; those named like a function can be called (callable_module.py).
+_MODULES = ("train", "generate", "evaluate", "doctor", "ops", "errors")
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "InstructGPTError",
+    "PpoConfig",
+    "PretrainConfig",
+    "RewardConfig",
+    "SftConfig",
+    "Tokenizer",
+    "TrainResult",
+    "TrainingError",
+    "__version__",
+    "doctor",
+    "errors",
+    "evaluate",
+    "generate",
+    "ops",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"instructgpt_fast.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'instructgpt_fast' has no attribute {name!r}")

@@ -1,0 +1,24 @@
+"""GPT-2/GPT-3 models: shapes and presets, the transformer, its KV cache, scalar heads, and the token shift."""
+
+from instructgpt_fast.model.config import GPTConfig
+from instructgpt_fast.model.heads import ScalarModel, scores_at_last
+from instructgpt_fast.model.inference import Decoder
+from instructgpt_fast.model.kv_cache import KVCache
+from instructgpt_fast.model.presets import MODEL_PRESETS, ModelPreset, model_config, model_preset
+from instructgpt_fast.model.shift import counted_rows, shift_packed
+from instructgpt_fast.model.transformer import GPT
+
+__all__ = [
+    "GPT",
+    "MODEL_PRESETS",
+    "Decoder",
+    "GPTConfig",
+    "KVCache",
+    "ModelPreset",
+    "ScalarModel",
+    "counted_rows",
+    "model_config",
+    "model_preset",
+    "scores_at_last",
+    "shift_packed",
+]

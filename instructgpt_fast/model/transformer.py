@@ -1,0 +1,193 @@
+"""The GPT-2/GPT-3 transformer: pre-norm blocks, learned positions, tied embeddings, dense and banded attention.
+
+Not covered: logits are never formed in `forward`; losses take the hidden states and `lm_weight` and work in chunks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from instructgpt_fast import ops
+from instructgpt_fast.model.config import GPTConfig
+from instructgpt_fast.model.inference import Decoder
+from instructgpt_fast.model.kv_cache import KVCache
+from instructgpt_fast.model.positions import packed_positions
+
+INIT_STD = 0.02
+
+
+class LayerNorm(nn.Module):
+    """Layer norm with f32 statistics whatever the dtype, able to add the residual stream on the way in."""
+
+    def __init__(self, width: int, eps: float, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(width, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return (layer_norm(x + residual), x + residual), both [..., D]; x itself when there is no residual."""
+        if residual is None:
+            return ops.layer_norm(x, self.weight, self.bias, eps=self.eps), x
+        return ops.layer_norm(x, self.weight, self.bias, residual=residual, eps=self.eps)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for queries, keys and values."""
+
+    def __init__(self, config: GPTConfig, layer: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.d_head = config.d_head
+        self.window = config.window(layer)
+        self.c_attn = nn.Linear(config.d_model, 3 * config.d_model, device=device, dtype=dtype)
+        self.c_proj = nn.Linear(config.d_model, config.d_model, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        """Attend within each sequence of x, [B, T, D] or packed [N, D]; returns the same shape."""
+        # The three are strided views of one buffer: attention reads them in place.
+        q, k, v = self.c_attn(x).view(*x.shape[:-1], 3, self.n_head, self.d_head).unbind(-3)
+        mixed = ops.attention(q, k, v, causal=True, window=self.window, cu_seqlens=cu_seqlens)
+        return self.c_proj(mixed.reshape(x.shape))
+
+
+class MLP(nn.Module):
+    """Position-wise feed-forward layer with GPT-2's tanh approximation of GELU."""
+
+    def __init__(self, config: GPTConfig, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.d_model, config.feed_forward, device=device, dtype=dtype)
+        self.c_proj = nn.Linear(config.feed_forward, config.d_model, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return c_proj(gelu(c_fc(x))), [..., D]."""
+        wide = functional.linear(x, self.c_fc.weight)
+        return self.c_proj(ops.bias_gelu(wide, self.c_fc.bias, approximate="tanh"))
+
+
+class Block(nn.Module):
+    """One transformer layer. The branch it returns is not yet added to the stream: the next layer norm does that."""
+
+    def __init__(self, config: GPTConfig, layer: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.dropout = config.residual_dropout
+        self.ln_1 = LayerNorm(config.d_model, config.layer_norm_eps, device, dtype)
+        self.attn = Attention(config, layer, device, dtype)
+        self.ln_2 = LayerNorm(config.d_model, config.layer_norm_eps, device, dtype)
+        self.mlp = MLP(config, device, dtype)
+
+    def forward(
+        self, branch: Tensor, stream: Tensor | None, cu_seqlens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Take (branch, stream) whose sum enters the layer and return the (branch, stream) that leaves it."""
+        normed, stream = self.ln_1(branch, stream)
+        branch = self._drop(self.attn(normed, cu_seqlens))
+        normed, stream = self.ln_2(branch, stream)
+        return self._drop(self.mlp(normed)), stream
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        return functional.dropout(branch, self.dropout, self.training) if self.dropout and self.training else branch
+
+
+class GPT(nn.Module):
+    """GPT-2/GPT-3 language model (Radford et al. 2019; Brown et al. 2020, arXiv:2005.14165, section 2.1).
+
+    Parameter names follow GPT-2's (wte, wpe, h.0.ln_1, h.0.attn.c_attn, ...); linear weights are [out, in].
+    activation_checkpointing: when True, training keeps only the inputs of each block and runs it again in backward.
+    """
+
+    def __init__(
+        self, config: GPTConfig, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Build the model with fresh weights drawn from torch's global generator."""
+        super().__init__()
+        self.config = config
+        self.activation_checkpointing = False
+        self.wte = nn.Embedding(config.vocab_size, config.d_model, device=device, dtype=dtype)
+        self.wpe = nn.Embedding(config.n_positions, config.d_model, device=device, dtype=dtype)
+        self.h = nn.ModuleList(Block(config, layer, device, dtype) for layer in range(config.n_layer))
+        self.ln_f = LayerNorm(config.d_model, config.layer_norm_eps, device, dtype)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw fresh weights: N(0, 0.02), the two projections into the stream N(0, 0.02 / sqrt(2 n_layer)), biases 0.
+
+        Source of the scaling: Radford et al. 2019, section 2.3.
+        """
+        into_stream = INIT_STD / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            else:
+                parameter.normal_(0.0, into_stream if name.endswith("c_proj.weight") else INIT_STD)
+
+    @property
+    def lm_weight(self) -> Tensor:
+        """Weight of the output layer, [vocab_size, D]: the token embedding itself."""
+        return self.wte.weight
+
+    def forward(
+        self, tokens: Tensor, *, cu_seqlens: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """Return the hidden states after the last layer norm.
+
+        tokens: int64 [B, T], every row one sequence; or packed [N] with cu_seqlens.
+        cu_seqlens: int32 [S + 1], boundaries of the packed sequences; attention stays inside each one.
+        position_ids: int64 of the shape of tokens; by default each sequence counts from 0.
+        Returns [B, T, D] or [N, D] in the dtype of the weights.
+        Raises ValueError when a sequence is longer than n_positions or the shapes contradict each other.
+        """
+        self._check(tokens, cu_seqlens)
+        if position_ids is None:
+            position_ids = packed_positions(tokens, cu_seqlens, self.config.n_positions)
+        branch = ops.embedding(tokens, position_ids, self.wte.weight, self.wpe.weight)
+        if self.training and self.config.residual_dropout:
+            branch = functional.dropout(branch, self.config.residual_dropout, True)
+        stream: Tensor | None = None
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        for block in self.h:
+            if recompute:
+                branch, stream = checkpoint(block, branch, stream, cu_seqlens, use_reentrant=False)
+            else:
+                branch, stream = block(branch, stream, cu_seqlens)
+        hidden, _ = self.ln_f(branch, stream)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return hidden @ lm_weight.T, [..., vocab_size]: for inspection and decoding, not for losses."""
+        return functional.linear(hidden, self.lm_weight)
+
+    def prefill(self, tokens: Tensor, cu_seqlens: Tensor, cache: KVCache, rows: Tensor) -> Tensor:
+        """Run packed prompts and store their keys and values in the empty rows of a cache.
+
+        tokens: int64 [N]; cu_seqlens: int32 [S + 1]; rows: int64 [S], the cache row of each prompt.
+        Returns the hidden states [N, D]. No gradient. Raises ValueError when a prompt does not fit.
+        """
+        self._check(tokens, cu_seqlens)
+        with torch.no_grad():
+            return Decoder(self, cache).prefill(tokens, cu_seqlens, rows)
+
+    def decode(self, tokens: Tensor, cache: KVCache, rows: Tensor) -> Tensor:
+        """Append one token to each of some rows of a cache and return its hidden state.
+
+        tokens: int64 [B]; rows: int64 [B], distinct. Returns [B, D]. No gradient.
+        The caller keeps each row within what it claimed: `KVCache.claim` states the limit.
+        """
+        lengths = cache.lengths[rows]
+        with torch.no_grad():
+            hidden = Decoder(self, cache).step(tokens, lengths.long(), cache.block_table[rows], lengths)
+        cache.lengths[rows] += 1
+        return hidden
+
+    def _check(self, tokens: Tensor, cu_seqlens: Tensor | None) -> None:
+        if tokens.dim() != (2 if cu_seqlens is None else 1):
+            wanted = "[B, T] without cu_seqlens" if cu_seqlens is None else "[N] with cu_seqlens"
+            raise ValueError(f"GPT: tokens must be {wanted}, got shape {tuple(tokens.shape)}.")
+        if tokens.dtype != torch.int64:
+            raise ValueError(f"GPT: tokens must be int64, got {tokens.dtype}; convert them with .long().")

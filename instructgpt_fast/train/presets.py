@@ -5,7 +5,7 @@ Sources: Ouyang et al. 2022, arXiv:2203.02155, appendix C; Brown et al. 2020, ar
 
 from __future__ import annotations
 
-from instructgpt_fast.config import Marks, ours, printed
+from instructgpt_fast.config import Marks, ancestral, ours, printed
 
 BILLION = 1_000_000_000
 
@@ -64,6 +64,30 @@ _REWARD: Marks = {
 }
 REWARD_PRESETS: dict[str, Marks] = {
     name: _REWARD for name in ("instructgpt-1.3b", "instructgpt-6b", "instructgpt-175b")
+}
+
+
+def _ppo(rate: float, value_rate: float) -> Marks:
+    """Appendix C.4. The policy's rate is not printed; the sweep of appendix E.9 diverges above 8.05e-6 without ptx."""
+    return {
+        **_ALL_STAGES,
+        "total_episodes": printed(256_000), "batch_size": printed(512), "mini_batch_size": printed(64),
+        "num_ppo_epochs": printed(1),
+        "kl_coef": printed(0.02), "cliprange": printed(0.2), "gamma": printed(1.0), "temperature": printed(1.0),
+        "lam": ancestral(0.95), "cliprange_value": ancestral(0.2), "vf_coef": ancestral(0.1),
+        "entropy_coef": ours(0.0), "whiten_advantages": ancestral(True), "whiten_rewards": ours(False),
+        "missing_eos_penalty": ancestral(1.0),
+        "max_prompt_tokens": printed(1024), "max_response_tokens": printed(1024),
+        "ptx_coef": printed(27.8), "ptx_ratio": printed(8.0),
+        "ema_decay": printed(0.992), "lr_warmup_iterations": printed(10), "lr_warmup_start": printed(0.1),
+        "value_learning_rate": printed(value_rate), "learning_rate": ours(rate),
+    }
+
+
+PPO_PRESETS: dict[str, Marks] = {
+    "instructgpt-1.3b": _ppo(8e-6, 9e-6),
+    "instructgpt-6b": _ppo(5e-6, 9e-6),
+    "instructgpt-175b": _ppo(2.5e-6, 5e-6),
 }
 
 

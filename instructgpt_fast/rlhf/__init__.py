@@ -1,0 +1,1 @@
+"""PPO in parts: rollout, rewards, advantages, KL control, pretraining mix, invariants; functions, and no loop."""

@@ -1,0 +1,97 @@
+"""Rollouts: the live policy answers prompts, and the answers are kept with the log-probabilities they were drawn at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instructgpt_fast.errors import TrainingError
+from instructgpt_fast.generate import SamplingConfig, sample
+from instructgpt_fast.model import GPT
+from instructgpt_fast.rlhf.batch import pad, padded_mask
+
+__all__ = ["Rollout", "collect", "episode_seeds"]
+
+# 2^64 divided by the golden ratio: multiplying by it spreads consecutive run seeds over all 64 bits.
+_SPREAD = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B prompts and the responses a policy gave to them.
+
+    prompts, responses: B lists of token ids; a response ends with EOS when the policy drew it.
+    finished: bool [B], True where it did. loss_mask: bool [B, R], True on response tokens, right-padded.
+    logprobs: f32 [B, R], nats, as the sampler recorded them; 0 at uncounted positions.
+    """
+
+    prompts: list[list[int]]
+    responses: list[list[int]]
+    finished: Tensor
+    loss_mask: Tensor
+    logprobs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def device(self) -> torch.device:
+        return self.loss_mask.device
+
+    @property
+    def sequence_lengths(self) -> list[int]:
+        """Tokens of each prompt with its response."""
+        return [len(p) + len(r) for p, r in zip(self.prompts, self.responses, strict=True)]
+
+    def pad(self, flat: Tensor) -> Tensor:
+        """Lay out one number a response token, in packed order, as f32 [B, R]."""
+        return pad(flat, self.loss_mask)
+
+
+def episode_seeds(seed: int, first_episode: int, count: int) -> list[int]:
+    """One sampling seed for each episode, a function of the run's seed and the episode's number alone.
+
+    So an episode draws the same response whatever the batch size, and a resumed run repeats none.
+    Returns `count` integers in [0, 2^63).
+    """
+    start = seed * _SPREAD + first_episode
+    return [(start + i) % 2**63 for i in range(count)]
+
+
+def collect(
+    policy: GPT,
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingConfig,
+    *,
+    eos_id: int,
+    seeds: Sequence[int],
+    batch_size: int,
+) -> Rollout:
+    """Let the policy answer each prompt once, dropout off and without gradient.
+
+    prompts: B token lists, none empty. seeds: B sampling seeds. batch_size: responses decoded at the same time.
+    Raises TrainingError when a drawn log-probability is not finite, which means that the policy has broken.
+    """
+    training = policy.training
+    policy.eval()
+    try:
+        with torch.no_grad():
+            drawn = sample(
+                policy, [list(p) for p in prompts], sampling, eos_id=eos_id, seeds=list(seeds), batch_size=batch_size
+            )
+    finally:
+        policy.train(training)
+    device = policy.lm_weight.device
+    responses = [list(completion.tokens) for completion in drawn]
+    mask = padded_mask([len(r) for r in responses], device)
+    flat = torch.tensor([x for completion in drawn for x in completion.logprobs], dtype=torch.float32, device=device)
+    if not torch.isfinite(flat).all():
+        raise TrainingError(
+            "collect: the policy's log-probabilities must be finite, got NaN or infinity while sampling; "
+            "resume from the last checkpoint with a smaller learning_rate."
+        )
+    finished = torch.tensor([completion.finished for completion in drawn], dtype=torch.bool, device=device)
+    return Rollout([list(p) for p in prompts], responses, finished, mask, pad(flat, mask))

@@ -1,0 +1,1 @@
+"""Readers for the sources that the quickstart assets are made from."""

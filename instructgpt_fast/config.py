@@ -114,7 +114,7 @@ def resolve_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def preset_values(cls: type, preset: object) -> dict[str, object]:
     """The values that the preset gives to the options of `cls`; none for no preset. Raises ConfigError."""
-    if preset is None:
+    if preset in (None, "none"):
         return {}
     presets: Mapping[str, Marks] = getattr(cls, "presets", {})
     if not isinstance(preset, str) or preset not in presets:

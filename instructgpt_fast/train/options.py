@@ -6,7 +6,7 @@ from typing import Literal
 
 from instructgpt_fast.config import Options, options_class
 
-__all__ = ["OptimizerOptions", "RunOptions"]
+__all__ = ["ExampleOptions", "OptimizerOptions", "RunOptions"]
 
 
 @options_class()
@@ -46,6 +46,7 @@ class RunOptions(Options):
         if self.save_total_limit is not None:
             limit = self.save_total_limit
             self.require("save_total_limit must be at least 1", limit >= 1, save_total_limit=limit)
+        self.require("output_dir must not be empty", self.output_dir != "", output_dir=self.output_dir)
         self.require("seed must be at least 0", self.seed >= 0, seed=self.seed)
         self.require(
             "overwrite_output_dir deletes what resume_from_checkpoint needs, so give one of them",
@@ -110,3 +111,41 @@ class OptimizerOptions(RunOptions):
         """Refuse a learning rate that is not above 0 (a stage without one has nothing to check)."""
         rate = getattr(self, "learning_rate", 1.0)
         self.require("learning_rate must be above 0", rate > 0, learning_rate=rate)
+
+
+@options_class()
+class ExampleOptions(OptimizerOptions):
+    """Batches of examples that have a prompt, and a learning rate that falls along a cosine."""
+
+    train_batch_size: int | None = None
+    """Examples of one optimizer step; takes the place of gradient_accumulation_steps, with passes of
+    per_device_train_batch_size examples."""
+    min_learning_rate_ratio: float = 0.1
+    """The cosine ends at this share of the peak."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    max_length: int | None = None
+    """Longest example in tokens, prompt and response together; none takes the model's context."""
+    max_prompt_length: int | None = None
+    """Longest prompt in tokens; none sets no limit of its own."""
+    on_overlong: Literal["error", "skip"] = "error"
+    """An example over these lengths stops the run with its place, or is left out and counted."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """A malformed line of a jsonl file stops the run with its place, or is left out and counted."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of one optimizer step."""
+        if self.train_batch_size is not None:
+            return self.train_batch_size
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    def check(self) -> None:
+        """Refuse lengths below 2 tokens and schedules that cannot be followed."""
+        super().check()
+        for name, least in (("train_batch_size", 1), ("max_length", 2), ("max_prompt_length", 1)):
+            value = getattr(self, name)
+            self.require(f"{name} must be at least {least} or none", value is None or value >= least, **{name: value})
+        ratio = self.min_learning_rate_ratio
+        self.require("min_learning_rate_ratio must lie in [0, 1]", 0 <= ratio <= 1, min_learning_rate_ratio=ratio)
+        self.require("warmup_steps must be at least 0", self.warmup_steps >= 0, warmup_steps=self.warmup_steps)

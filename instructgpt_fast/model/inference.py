@@ -13,7 +13,7 @@ from instructgpt_fast.model.kv_cache import KVCache
 from instructgpt_fast.model.positions import packed_positions
 
 if TYPE_CHECKING:
-    from instructgpt_fast.model.transformer import GPT, Block
+    from instructgpt_fast.model.transformer import GPT, Block, LayerNorm
 
 
 class _Layer(NamedTuple):
@@ -31,8 +31,8 @@ class _Layer(NamedTuple):
 
 
 def _layer(block: Block, keys: Tensor, values: Tensor) -> _Layer:
-    def pair(module: torch.nn.Module) -> tuple[Tensor, Tensor]:
-        return module.weight.detach(), module.bias.detach()  # type: ignore[operator,union-attr]
+    def pair(module: LayerNorm | torch.nn.Linear) -> tuple[Tensor, Tensor]:
+        return module.weight.detach(), module.bias.detach()
 
     return _Layer(
         block.attn.window, pair(block.ln_1), pair(block.attn.c_attn), pair(block.attn.c_proj),
@@ -55,7 +55,7 @@ class Decoder:
         self._wte = model.wte.weight.detach()
         self._wpe = model.wpe.weight.detach()
         self._ln_f = (model.ln_f.weight.detach(), model.ln_f.bias.detach())
-        self._layers = [_layer(b, k, v) for b, k, v in zip(model.h, cache.keys, cache.values, strict=True)]
+        self._layers = [_layer(b, k, v) for b, k, v in zip(model.blocks, cache.keys, cache.values, strict=True)]
         self._transposed: Tensor | None = None
 
     def prefill(self, tokens: Tensor, cu_seqlens: Tensor, rows: Tensor) -> Tensor:

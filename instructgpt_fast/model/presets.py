@@ -64,7 +64,7 @@ def _gpt2(n_layer: int, d_model: int, n_head: int) -> ModelPreset:
         "vocab_size": "P", "n_positions": "P", "n_layer": "P", "n_head": "A", "d_model": "P", "d_ff": "A",
         "residual_dropout": "A", "band_width": "A", "layer_norm_eps": "A",
     }
-    return ModelPreset(config, marks, "Radford et al. 2019, Language Models are Unsupervised Multitask Learners, table 2")
+    return ModelPreset(config, marks, "Radford et al. 2019, Language Models are Unsupervised Multitask Learners")
 
 
 def _small(n_layer: int, d_model: int, n_head: int, n_positions: int) -> ModelPreset:

@@ -6,6 +6,8 @@ Not covered: logits are never formed in `forward`; losses take the hidden states
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +26,11 @@ INIT_STD = 0.02
 class LayerNorm(nn.Module):
     """Layer norm with f32 statistics whatever the dtype, able to add the residual stream on the way in."""
 
-    def __init__(self, width: int, eps: float, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def __init__(self, width: int, eps: float, **place: Any) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(width, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.ones(width, **place))
+        self.bias = nn.Parameter(torch.zeros(width, **place))
 
     def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return (layer_norm(x + residual), x + residual), both [..., D]; x itself when there is no residual."""
@@ -40,13 +42,13 @@ class LayerNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
-    def __init__(self, config: GPTConfig, layer: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def __init__(self, config: GPTConfig, layer: int, **place: Any) -> None:
         super().__init__()
         self.n_head = config.n_head
         self.d_head = config.d_head
         self.window = config.window(layer)
-        self.c_attn = nn.Linear(config.d_model, 3 * config.d_model, device=device, dtype=dtype)
-        self.c_proj = nn.Linear(config.d_model, config.d_model, device=device, dtype=dtype)
+        self.c_attn = nn.Linear(config.d_model, 3 * config.d_model, **place)
+        self.c_proj = nn.Linear(config.d_model, config.d_model, **place)
 
     def forward(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """Attend within each sequence of x, [B, T, D] or packed [N, D]; returns the same shape."""
@@ -59,10 +61,10 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Position-wise feed-forward layer with GPT-2's tanh approximation of GELU."""
 
-    def __init__(self, config: GPTConfig, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def __init__(self, config: GPTConfig, **place: Any) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.d_model, config.feed_forward, device=device, dtype=dtype)
-        self.c_proj = nn.Linear(config.feed_forward, config.d_model, device=device, dtype=dtype)
+        self.c_fc = nn.Linear(config.d_model, config.feed_forward, **place)
+        self.c_proj = nn.Linear(config.feed_forward, config.d_model, **place)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return c_proj(gelu(c_fc(x))), [..., D]."""
@@ -73,13 +75,13 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer layer. The branch it returns is not yet added to the stream: the next layer norm does that."""
 
-    def __init__(self, config: GPTConfig, layer: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def __init__(self, config: GPTConfig, layer: int, **place: Any) -> None:
         super().__init__()
         self.dropout = config.residual_dropout
-        self.ln_1 = LayerNorm(config.d_model, config.layer_norm_eps, device, dtype)
-        self.attn = Attention(config, layer, device, dtype)
-        self.ln_2 = LayerNorm(config.d_model, config.layer_norm_eps, device, dtype)
-        self.mlp = MLP(config, device, dtype)
+        self.ln_1 = LayerNorm(config.d_model, config.layer_norm_eps, **place)
+        self.attn = Attention(config, layer, **place)
+        self.ln_2 = LayerNorm(config.d_model, config.layer_norm_eps, **place)
+        self.mlp = MLP(config, **place)
 
     def forward(
         self, branch: Tensor, stream: Tensor | None, cu_seqlens: Tensor | None
@@ -108,10 +110,11 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
-        self.wte = nn.Embedding(config.vocab_size, config.d_model, device=device, dtype=dtype)
-        self.wpe = nn.Embedding(config.n_positions, config.d_model, device=device, dtype=dtype)
-        self.h = nn.ModuleList(Block(config, layer, device, dtype) for layer in range(config.n_layer))
-        self.ln_f = LayerNorm(config.d_model, config.layer_norm_eps, device, dtype)
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.wte = nn.Embedding(config.vocab_size, config.d_model, **place)
+        self.wpe = nn.Embedding(config.n_positions, config.d_model, **place)
+        self.h = nn.ModuleList(Block(config, layer, **place) for layer in range(config.n_layer))
+        self.ln_f = LayerNorm(config.d_model, config.layer_norm_eps, **place)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -151,13 +154,18 @@ class GPT(nn.Module):
             branch = functional.dropout(branch, self.config.residual_dropout, True)
         stream: Tensor | None = None
         recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
-        for block in self.h:
+        for block in self.blocks:
             if recompute:
                 branch, stream = checkpoint(block, branch, stream, cu_seqlens, use_reentrant=False)
             else:
                 branch, stream = block(branch, stream, cu_seqlens)
         hidden, _ = self.ln_f(branch, stream)
         return hidden
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers in order."""
+        return list(cast("Iterable[Block]", self.h))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return hidden @ lm_weight.T, [..., vocab_size]: for inspection and decoding, not for losses."""

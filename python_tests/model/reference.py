@@ -1,8 +1,9 @@
-"""An independent GPT-2 to judge ours: transformers' own, carrying the same weights."""
+"""Independent models to judge ours: transformers' GPT-2 with the same weights, and plain torch where it has bands."""
 
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from instructgpt_fast.model import GPT, GPTConfig
@@ -43,3 +44,31 @@ def pack(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Concatenate rows of tokens and return them with their int32 boundaries."""
     lengths = torch.tensor([0] + [len(row) for row in rows])
     return torch.cat(rows), lengths.cumsum(0).to(torch.int32)
+
+
+def plain_forward(model: GPT, tokens: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Hidden states [B, T, D] of `model` in plain torch: float64 for the truth, f32 for a yardstick; bands included."""
+    config = model.config
+    weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return functional.layer_norm(
+            x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], config.layer_norm_eps
+        )
+
+    def linear(x: torch.Tensor, name: str) -> torch.Tensor:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    length = tokens.shape[1]
+    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    x = weights["wte.weight"][tokens] + weights["wpe.weight"][:length]
+    for layer in range(config.n_layer):
+        name, window = f"h.{layer}", config.window(layer) or length
+        parts = linear(norm(x, f"{name}.ln_1"), f"{name}.attn.c_attn").split(config.d_model, -1)
+        q, k, v = (part.unflatten(-1, (config.n_head, -1)).transpose(1, 2) for part in parts)
+        weight = q @ k.transpose(2, 3) / config.d_head**0.5
+        weight = weight.masked_fill((distance < 0) | (distance >= window), float("-inf")).softmax(-1)
+        x = x + linear((weight @ v).transpose(1, 2).flatten(2), f"{name}.attn.c_proj")
+        wide = functional.gelu(linear(norm(x, f"{name}.ln_2"), f"{name}.mlp.c_fc"), approximate="tanh")
+        x = x + linear(wide, f"{name}.mlp.c_proj")
+    return norm(x, "ln_f")

@@ -71,3 +71,18 @@ def check_served(op: str, **tensors: Tensor | None) -> None:
             f"with .cpu(), or rebuild with INSTRUCTGPT_FAST_CUDA=ON. `instructgpt-fast doctor` tells what was built"
         )
     raise BackendError(f"{op}: runs on cpu and cuda, got {first_name} on {first.device}; move the tensors with .to()")
+
+
+def check_constant(op: str, **tensors: Tensor | None) -> None:
+    """Raises ValueError for a tensor that asks for a gradient where `op` has none to give; None is skipped.
+
+    A gradient that silently stays away is worse than an error: the caller detaches, or works under torch.no_grad().
+    """
+    if not torch.is_grad_enabled():
+        return
+    for name, value in tensors.items():
+        if value is not None and value.requires_grad:
+            raise ValueError(
+                f"{op}: {name} is a constant of this op and gets no gradient, got a tensor that requires one; "
+                f"pass {name}.detach() or call it under torch.no_grad()"
+            )

@@ -67,6 +67,11 @@ T* mutable_data(const OptionalTensor& tensor) {
   return tensor.has_value() ? mutable_data<T>(*tensor) : nullptr;
 }
 
+// Untyped, for the argument structs of kernels; null for none.
+inline const void* const_pointer(const OptionalTensor& tensor) {
+  return tensor.has_value() ? tensor->const_data_ptr() : nullptr;
+}
+
 // An uninitialised tensor on the device of `like`.
 inline Tensor new_empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, sizes, dtype);

@@ -1,0 +1,53 @@
+// The stream and the device's facts, through torch's C shim and the static CUDA runtime.
+#include "binding/cuda/context.h"
+
+#include <cuda_runtime_api.h>
+
+#include <mutex>
+#include <vector>
+
+// Only a torch with CUDA has this symbol. Weak: the library also loads under a CPU-only torch, where the address is 0.
+#pragma weak aoti_torch_get_current_cuda_stream
+
+namespace igf {
+namespace {
+
+int multiprocessors_of(int device) {
+  static std::mutex mutex;
+  static std::vector<int> known;  // by device; 0 = not asked yet
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (static_cast<size_t>(device) >= known.size()) known.resize(device + 1, 0);
+  if (known[device] == 0) {
+    const cudaError_t error = cudaDeviceGetAttribute(&known[device], cudaDevAttrMultiProcessorCount, device);
+    IGF_CHECK(error == cudaSuccess, "device ", device, ": ", cudaGetErrorString(error));
+  }
+  return known[device];
+}
+
+}  // namespace
+
+DeviceContext device_context(const Tensor& tensor) {
+  IGF_CHECK(&aoti_torch_get_current_cuda_stream != nullptr,
+            "this torch was built without CUDA; install a torch with CUDA to run on a GPU");
+  const int device = tensor.get_device_index();
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return {stream, multiprocessors_of(device)};
+}
+
+Element element_of(const char* op, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return Element::kFloat;
+    case ScalarType::BFloat16: return Element::kBfloat16;
+    case ScalarType::Half: return Element::kHalf;
+    default:
+      IGF_CHECK(false, op, ": serves float32, bfloat16 and float16, got dtype number ",
+                static_cast<int>(tensor.scalar_type()));
+  }
+}
+
+bool is_aligned(const OptionalTensor& tensor) {
+  return !tensor.has_value() || reinterpret_cast<uintptr_t>(tensor->const_data_ptr()) % 16 == 0;
+}
+
+}  // namespace igf

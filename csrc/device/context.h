@@ -1,0 +1,22 @@
+// What a launcher must know of the device and of its data: plain C++, shared by kernels and the code that calls them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace igf {
+
+// Where work goes. `stream` is a cudaStream_t; void*, so that callers need no CUDA header.
+struct DeviceContext {
+  void* stream;
+  int multiprocessors;  // of the current device
+};
+
+// Element types that kernels read and write.
+enum class Element : int32_t { kFloat, kBfloat16, kHalf };
+
+inline size_t element_bytes(Element element) { return element == Element::kFloat ? 4 : 2; }
+
+inline int64_t ceil_div(int64_t numerator, int64_t denominator) { return (numerator + denominator - 1) / denominator; }
+
+}  // namespace igf

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/clones.h"
+
 namespace igf {
 
 inline float float_from_bits(uint32_t bits) {
@@ -26,21 +28,21 @@ struct bfloat16 {
   uint16_t bits;
 
   bfloat16() = default;
-  explicit bfloat16(float value) {
+  IGF_INLINE explicit bfloat16(float value) {
     const uint32_t wide = bits_from_float(value);
     // Adding 0x7fff plus the lowest kept bit carries exactly when the dropped half rounds up to an even result.
     const uint32_t rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
     const bool is_nan = (wide & 0x7fffffffu) > 0x7f800000u;
     bits = static_cast<uint16_t>(is_nan ? ((wide >> 16) | 0x40u) : rounded);
   }
-  explicit operator float() const { return float_from_bits(static_cast<uint32_t>(bits) << 16); }
+  IGF_INLINE explicit operator float() const { return float_from_bits(static_cast<uint32_t>(bits) << 16); }
 };
 
 struct half {
   uint16_t bits;
 
   half() = default;
-  explicit half(float value) {
+  IGF_INLINE explicit half(float value) {
     const uint32_t wide = bits_from_float(value);
     const uint32_t sign = (wide >> 16) & 0x8000u;
     const uint32_t magnitude = wide & 0x7fffffffu;
@@ -53,7 +55,7 @@ struct half {
     narrow = magnitude > 0x7f800000u ? 0x7e00u : narrow;   // NaN
     bits = static_cast<uint16_t>(sign | narrow);
   }
-  explicit operator float() const {
+  IGF_INLINE explicit operator float() const {
     const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
     const uint32_t magnitude = bits & 0x7fffu;
     // Multiplying by 2^112 corrects the exponent bias and normalises subnormals in one exact step.

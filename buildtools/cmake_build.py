@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import json
 import os
 import shutil
@@ -13,9 +12,10 @@ import sysconfig
 from dataclasses import asdict
 from pathlib import Path
 
-import discover
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
+
+import discover
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "instructgpt_fast"
@@ -82,11 +82,12 @@ class CMakeBuild(build_ext):
             "IGF_PYTHON_INCLUDE": sysconfig.get_path("include"),
             "IGF_EXTENSION_SUFFIX": SUFFIX,
             "IGF_CUDA": "ON" if self.cuda.build else "OFF",
-            "IGF_CUDA_ARCHS": ";".join(self.cuda.archs),
         }
         if self.cuda.build:
             definitions["CMAKE_CUDA_COMPILER"] = str(self.cuda.nvcc)
-        folder = self.cmake_folder({"cmake": cmake, "compiler": str(info["compiler"]), **definitions})
+            definitions["IGF_CUDA_ARCHS"] = ";".join(self.cuda.archs)
+        tools = {"source": str(ROOT), "cmake": cmake, "compiler": str(info["compiler"])}
+        folder = self.cmake_folder({**tools, **definitions})
         definitions["IGF_OUTPUT_DIR"] = str(folder / "out")
         configure = [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
         run([*configure, *(f"-D{name}={value}" for name, value in definitions.items())])
@@ -95,16 +96,20 @@ class CMakeBuild(build_ext):
         return {name: folder / "out" / Path(name).name for name in names}
 
     def cmake_folder(self, choices: dict[str, str]) -> Path:
-        """Returns the build folder, emptied when a tool, a compiler or a path differs from its last use."""
+        """Returns the build folder, emptied when a tool, a compiler or a path differs from its last use.
+
+        CUDA may come and go, and its architectures may change: CMake then rebuilds no more than it must.
+        """
         folder = ROOT / "build" / f"cmake-{sysconfig.get_platform()}-{sysconfig.get_config_var('SOABI')}"
-        environment = {name: os.environ.get(name, "") for name in ("CXX", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")}
-        identity = json.dumps({"source": str(ROOT), **choices, **environment}, sort_keys=True)
-        stamp = folder / "identity.txt"
-        digest = hashlib.sha256(identity.encode()).hexdigest()
-        if folder.is_dir() and (not stamp.is_file() or stamp.read_text() != digest):
+        choices = {name: value for name, value in choices.items() if name not in ("IGF_CUDA", "IGF_CUDA_ARCHS")}
+        choices |= {name: os.environ.get(name, "") for name in ("CXX", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")}
+        stamp = folder / "choices.json"
+        last = json.loads(stamp.read_text()) if stamp.is_file() else {}
+        if folder.is_dir() and (not last or any(last.get(name, value) != value for name, value in choices.items())):
             shutil.rmtree(folder)
+            last = {}
         folder.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(digest)
+        write(stamp, json.dumps({**last, **choices}, indent=2))
         return folder
 
     def products(self) -> list[str]:

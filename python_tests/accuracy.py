@@ -32,7 +32,7 @@ ULPS = 1.0
 
 @dataclass(frozen=True)
 class Figures:
-    """What the comparer measured: root mean square and maximum of both errors, and the largest share of a bound used."""
+    """What was measured: root mean square and maximum of both errors, and the largest share of a bound used."""
 
     rms: float
     max: float
@@ -42,7 +42,7 @@ class Figures:
 
 
 def ulp(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Spacing of the numbers of `dtype` at each of `values`, as float64; at and below the smallest normal it is constant."""
+    """Spacing of the numbers of `dtype` at each of `values`, as float64; constant at and below the smallest normal."""
     info = torch.finfo(dtype)
     magnitude = values.detach().double().abs().clamp(min=info.tiny, max=info.max)
     _, exponent = torch.frexp(magnitude)
@@ -72,7 +72,9 @@ def compare(
     actual, oracle64, yardstick = actual.detach(), oracle64.detach(), yardstick.detach()
     assert actual.shape == oracle64.shape, f"{name}: shape {tuple(actual.shape)}, oracle {tuple(oracle64.shape)}"
     if yardstick.shape != oracle64.shape:
-        raise ValueError(f"compare: {name}: yardstick has shape {tuple(yardstick.shape)}, oracle {tuple(oracle64.shape)}")
+        raise ValueError(
+            f"compare: {name}: yardstick has shape {tuple(yardstick.shape)}, oracle {tuple(oracle64.shape)}"
+        )
     if not actual.dtype.is_floating_point:
         assert torch.equal(actual.to(oracle64.dtype), oracle64), f"{name}: {actual.dtype} values differ from the oracle"
         return Figures(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -132,8 +134,8 @@ def _judge(
         f"{name}: rms error {rms:.3e} is above {rms_bound:.3e} (plain PyTorch has {reference_rms:.3e}); {figures}"
     )
     assert float(shares[worst]) <= 1.0, (
-        f"{name}: element {worst} of the finite ones is {float(actual[worst]):.9g}, oracle {float(oracle[worst]):.9g}: error "
-        f"{float(error[worst]):.3e} is above {float(max_bounds[worst]):.3e}; {figures}"
+        f"{name}: element {worst} of the finite ones is {float(actual[worst]):.9g}, oracle {float(oracle[worst]):.9g}: "
+        f"error {float(error[worst]):.3e} is above {float(max_bounds[worst]):.3e}; {figures}"
     )
     return figures
 

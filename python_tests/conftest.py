@@ -1,3 +1,3 @@
-"""Loads the package before torch, so that torch's threads wait politely when the machine is shared (see its __init__)."""
+"""Loads the package before torch, so that torch's threads wait politely on a shared machine (see its __init__)."""
 
 import instructgpt_fast  # noqa: F401

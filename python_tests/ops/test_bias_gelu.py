@@ -45,7 +45,8 @@ class TestBiasGelu(OpSuite):
             torch.tensor(i["x"].shape[-1] // 2), max(i["x"].shape[-1], 1))[:i["x"].shape[-1]].to(i["x"].dtype)}),
     )
     bad_calls = (
-        BadCall("bias of another width", lambda i: {**i, "bias": i["bias"][:-1]}, ValueError, r"shape \(48,\).*got \(47,\)"),
+        BadCall("bias of another width", lambda i: {**i, "bias": i["bias"][:-1]}, ValueError,
+                r"shape \(48,\).*got \(47,\)"),
         BadCall("bias of another dtype", lambda i: {**i, "bias": i["bias"].half()}, TypeError, "bias must have dtype"),
         BadCall("integers", lambda i: {**i, "x": i["x"].long()}, TypeError, "x must have dtype float32"),
         BadCall("a number", lambda i: {**i, "x": 1.0}, TypeError, "must be a torch.Tensor, got float"),

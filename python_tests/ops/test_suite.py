@@ -71,7 +71,7 @@ def suite_with(**attributes: Any) -> OpSuite:
 def test_a_wrong_output_or_gradient_is_found() -> None:
     for wrong in (lambda x, weight: scale_rows(x, weight) * 1.01,
                   lambda x, weight: scale_rows(x.detach(), weight)):
-        with pytest.raises(AssertionError, match="output 0|grad x"):
+        with pytest.raises(AssertionError, match=r"output 0|grad x"):
             suite_with(op=staticmethod(wrong)).test_outputs_and_gradients(ROWS, F32)
 
 

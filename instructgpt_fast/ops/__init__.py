@@ -2,13 +2,27 @@
 
 from instructgpt_fast.ops.bias_gelu import bias_gelu, bias_gelu_oracle
 from instructgpt_fast.ops.embedding import embedding, embedding_oracle
+from instructgpt_fast.ops.gae import gae, gae_oracle
 from instructgpt_fast.ops.layer_norm import layer_norm, layer_norm_oracle
+from instructgpt_fast.ops.masked_whiten import masked_whiten, masked_whiten_oracle
+from instructgpt_fast.ops.ppo_loss import PpoLoss, ppo_loss, ppo_loss_oracle
+from instructgpt_fast.ops.ranking_loss import RankingLoss, ranking_loss, ranking_loss_oracle
 
 __all__ = [
+    "PpoLoss",
+    "RankingLoss",
     "bias_gelu",
     "bias_gelu_oracle",
     "embedding",
     "embedding_oracle",
+    "gae",
+    "gae_oracle",
     "layer_norm",
     "layer_norm_oracle",
+    "masked_whiten",
+    "masked_whiten_oracle",
+    "ppo_loss",
+    "ppo_loss_oracle",
+    "ranking_loss",
+    "ranking_loss_oracle",
 ]

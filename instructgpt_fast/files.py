@@ -25,6 +25,8 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only; choose another directory",
     errno.ENOENT: "the directory does not exist; create it first",
     errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.EEXIST: "a file stands where a directory is needed; choose another path",
+    errno.EFBIG: "the file would be larger than the system allows; raise the limit (ulimit -f)",
     errno.EISDIR: "the path is a directory; name a file",
     errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
 }

@@ -1,0 +1,21 @@
+"""Checkpoints: safetensors and JSON, written whole, verified on reading, resumable bit for bit; never pickle."""
+
+from instructgpt_fast.checkpoint.directory import checkpoints_of, keep_last, resolve
+from instructgpt_fast.checkpoint.load import Loaded, load_model, load_trainer, require_same_vocabulary
+from instructgpt_fast.checkpoint.manifest import verify
+from instructgpt_fast.checkpoint.save import TrainerState, save_checkpoint
+from instructgpt_fast.files import atomic_write
+
+__all__ = [
+    "Loaded",
+    "TrainerState",
+    "atomic_write",
+    "checkpoints_of",
+    "keep_last",
+    "load_model",
+    "load_trainer",
+    "require_same_vocabulary",
+    "resolve",
+    "save_checkpoint",
+    "verify",
+]

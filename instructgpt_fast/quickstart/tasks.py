@@ -16,12 +16,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instructgpt_fast.quickstart.assets import Definition, Document, QuizFact
+
 CONTINUE = "Continue the story: {opening}"
 DEFINE = "What does {word} mean?"
 
 # Long enough to set a scene, short enough that a prompt and its answer stay below a hundred tokens.
-OPENING_WORDS = (6, 24)
-ANSWER_WORDS = (5, 28)
+OPENING_WORDS = (5, 26)
+ANSWER_WORDS = (4, 28)
 
 # A sentence ends at its stop or at the quotation mark behind it; the next one begins with a capital.
 _SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["')\]]))\s+(?=["'(\[]?[A-Z])""")
@@ -52,15 +54,26 @@ def _within(sentence: str, bounds: tuple[int, int]) -> bool:
     return bounds[0] <= len(sentence.split()) <= bounds[1]
 
 
-def story_examples(paragraphs: Sequence[str]) -> list[Example]:
-    """Every pair of neighbouring sentences of fitting length, first as opening and second as answer."""
+def story_examples(documents: Sequence[Document]) -> list[Example]:
+    """Every pair of neighbouring sentences of fitting length, the first as opening and the second as answer."""
     examples = []
-    for paragraph in paragraphs:
-        parts = sentences(paragraph)
-        for opening, answer in zip(parts, parts[1:], strict=False):
-            if _within(opening, OPENING_WORDS) and _within(answer, ANSWER_WORDS):
-                examples.append(Example(CONTINUE.format(opening=opening), answer))
+    for document in documents:
+        for paragraph in document.text.split("\n")[1:]:
+            parts = sentences(paragraph)
+            for opening, answer in zip(parts, parts[1:], strict=False):
+                if _within(opening, OPENING_WORDS) and _within(answer, ANSWER_WORDS):
+                    examples.append(Example(CONTINUE.format(opening=opening), answer))
     return examples
+
+
+def definition_examples(entries: Sequence[Definition]) -> list[Example]:
+    """WordNet's definitions as answers."""
+    return [Example(DEFINE.format(word=entry.word), f"{entry.definition.capitalize()}.") for entry in entries]
+
+
+def quiz_examples(facts: Sequence[QuizFact]) -> list[Example]:
+    """Quiz questions with the preferred answer."""
+    return [Example(fact.question, fact.answers[0]) for fact in facts]
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:

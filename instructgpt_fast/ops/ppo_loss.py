@@ -205,9 +205,8 @@ class _PpoLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         loss, stats, grad_logprobs, grad_values = _forward(*arguments, True)
-        loss_mask, entropy, entropy_coef, denominator = arguments[6], arguments[7], arguments[12], arguments[14]
-        ctx.save_for_backward(grad_logprobs, grad_values, loss_mask)
-        ctx.entropy_slope = None if entropy is None else -entropy_coef / denominator
+        ctx.save_for_backward(grad_logprobs, grad_values, arguments[6])
+        ctx.vf_coef, ctx.entropy_coef, ctx.denominator = arguments[11], arguments[12], arguments[14]
         ctx.mark_non_differentiable(stats)
         return loss, stats
 
@@ -215,14 +214,14 @@ class _PpoLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         grad_logprobs, grad_values, loss_mask = ctx.saved_tensors
-        needed = ctx.needs_input_grad
+        share, needed = dloss / ctx.denominator, ctx.needs_input_grad
         grads: list[Tensor | None] = [None] * len(needed)
         if needed[0]:
-            grads[0] = grad_logprobs * dloss
+            grads[0] = grad_logprobs * share
         if needed[3]:
-            grads[3] = grad_values * dloss
+            grads[3] = grad_values * (share * ctx.vf_coef)
         if needed[7]:
-            grads[7] = loss_mask * (dloss * ctx.entropy_slope)
+            grads[7] = loss_mask * (share * -ctx.entropy_coef)
         return tuple(grads)
 
 

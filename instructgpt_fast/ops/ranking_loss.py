@@ -43,7 +43,7 @@ def ranking_loss(scores: Tensor, ranks: Tensor, group_offsets: Tensor) -> Rankin
 
     Raises:
         TypeError: for a dtype that is not served. BackendError: for a device without a kernel.
-        ValueError: for shapes that do not fit. RuntimeError: for offsets that are not as above.
+        ValueError: for shapes that do not fit or offsets that are not as above (a RuntimeError under torch.compile).
     """
     _check(scores, ranks, group_offsets)
     if torch.is_grad_enabled() and scores.requires_grad:
@@ -53,7 +53,8 @@ def ranking_loss(scores: Tensor, ranks: Tensor, group_offsets: Tensor) -> Rankin
 
 def ranking_loss_oracle(scores: Tensor, ranks: Tensor, group_offsets: Tensor) -> RankingLoss:
     """The same in plain torch, one prompt at a time over its whole K x K table; differentiable."""
-    loss, correct = scores.new_zeros(()), scores.new_zeros(())
+    # The sum of nothing, so that the loss has a gradient (of 0) also where there are no pairs.
+    loss, correct = scores[:0].sum(), scores.new_zeros(())
     prompts, pairs = 0, 0
     offsets = group_offsets.tolist()
     for start, end in zip(offsets[:-1], offsets[1:], strict=True):
@@ -77,6 +78,20 @@ def _check(scores: Tensor, ranks: Tensor, group_offsets: Tensor) -> None:
     if group_offsets.shape[0] < 1:
         raise ValueError("ranking_loss: group_offsets must have P + 1 >= 1 elements, got none; no prompts is [0]")
     _checks.check_served("ranking_loss", scores=scores, ranks=ranks, group_offsets=group_offsets)
+    # While tracing there are no numbers to look at, and on a GPU looking would wait; the native op looks by itself.
+    if group_offsets.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_offsets(group_offsets.tolist(), scores.shape[0])
+
+
+def _check_offsets(offsets: list[int], answers: int) -> None:
+    if offsets[0] != 0 or offsets[-1] != answers:
+        raise ValueError(
+            f"ranking_loss: group_offsets must start at 0 and end at the number of scores, {answers}, got "
+            f"{offsets[0]} and {offsets[-1]}"
+        )
+    for group, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        if end < start:
+            raise ValueError(f"ranking_loss: group_offsets must not fall, got {start} then {end} at group {group}")
 
 
 class _RankingLoss(torch.autograd.Function):

@@ -9,6 +9,9 @@
 //
 // Shapes: all inputs and gradients [count] f32, mask [count] bool; sums [kPpoSums]: policy, value, entropy, policy
 // clipped, value clipped, 0.5 (logprob - old_logprob)^2, r, kl, each summed over the counted tokens, not divided.
+// Gradients: grad_logprobs = d (policy + kl_loss_coef kl) / d logprob, grad_values = d value / d value; what they are
+// multiplied by, the loss's own gradient / denominator and vf_coef, comes in the backward pass, so that nothing is
+// rounded twice.
 // Numbers: tokens in f32; sums in f32 within blocks of a fixed size, then in double in order: the bits do not depend on
 // the number of threads. What stands at an uncounted place is never read into a result; gradients there are 0.
 // Memory: 25 bytes read a token (33 with entropy and reference), 8 written with gradients.
@@ -35,9 +38,7 @@ struct PpoLossArguments {
   int64_t count;
   float cliprange;
   float cliprange_value;
-  float vf_coef;
   float kl_loss_coef;
-  float denominator;
 };
 
 void ppo_loss_forward(const PpoLossArguments& arguments, double (&sums)[kPpoSums]);

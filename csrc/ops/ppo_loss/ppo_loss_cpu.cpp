@@ -37,7 +37,6 @@ IGF_INLINE void policy_and_value(const PpoLossArguments& a, int64_t start, int64
   const float *values = a.values + start, *old_values = a.old_values + start;
   const uint8_t* mask = a.mask + start;
   const float low = 1.0f - a.cliprange, high = 1.0f + a.cliprange, reach = a.cliprange_value;
-  const float policy_slope = 1.0f / a.denominator, value_slope = a.vf_coef / a.denominator;
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
     const bool counted = mask[i] != 0;
@@ -55,8 +54,8 @@ IGF_INLINE void policy_and_value(const PpoLossArguments& a, int64_t start, int64
     t.value_clipped[i] = counted & value_clipped ? 1.0f : 0.0f;
     t.approx_kl[i] = counted ? change * change : 0.0f;
     t.ratio[i] = counted ? ratio : 0.0f;
-    dlogprobs[i] = counted & !policy_clipped ? plain * policy_slope : 0.0f;
-    dvalues[i] = counted & !value_clipped ? error * value_slope : 0.0f;
+    dlogprobs[i] = counted & !policy_clipped ? plain : 0.0f;
+    dvalues[i] = counted & !value_clipped ? error : 0.0f;
   }
 }
 
@@ -77,14 +76,14 @@ IGF_INLINE float k3(float d) {
 IGF_INLINE void reference_kl(const PpoLossArguments& a, int64_t start, int64_t count, Terms& t, float* dlogprobs) {
   const float *logprobs = a.logprobs + start, *ref_logprobs = a.ref_logprobs + start;
   const uint8_t* mask = a.mask + start;
-  const float slope = a.kl_loss_coef / a.denominator;
+  const float coefficient = a.kl_loss_coef;
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
     const float d = ref_logprobs[i] - logprobs[i];
     const float kl = k3(d);
     const bool counted = mask[i] != 0;
     t.kl[i] = counted ? kl : 0.0f;
-    dlogprobs[i] -= counted ? slope * (d + kl) : 0.0f;  // e^d - 1
+    dlogprobs[i] -= counted ? coefficient * (d + kl) : 0.0f;  // d + kl is e^d - 1
   }
 }
 

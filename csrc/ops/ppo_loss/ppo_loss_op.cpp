@@ -40,8 +40,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ppo_loss_cpu(
        data<float>(target), data<uint8_t>(mask), data<float>(bonus), data<float>(reference),
        with_gradient ? mutable_data<float>(grad_logprobs) : nullptr,
        with_gradient ? mutable_data<float>(grad_values) : nullptr, lp.numel(), static_cast<float>(cliprange),
-       static_cast<float>(cliprange_value), static_cast<float>(vf_coef), static_cast<float>(kl_loss_coef),
-       static_cast<float>(denominator)},
+       static_cast<float>(cliprange_value), static_cast<float>(kl_loss_coef)},
       sums);
   const Tensor loss = new_empty(lp, {}, ScalarType::Float), stats = new_empty(lp, {kPpoSums}, ScalarType::Float);
   const double total = sums[0] + vf_coef * sums[1] - entropy_coef * sums[2] + kl_loss_coef * sums[7];
@@ -54,7 +53,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ppo_loss_cpu(
 }  // namespace igf
 
 STABLE_TORCH_LIBRARY_FRAGMENT(instructgpt_fast, m) {
-  // The gradients are those of the loss; without with_gradient they have no rows.
+  // The gradients are those of the sums before vf_coef and denominator; without with_gradient they have no rows.
   m.def(
       "ppo_loss(Tensor logprobs, Tensor old_logprobs, Tensor advantages, Tensor values, Tensor old_values, "
       "Tensor returns, Tensor loss_mask, Tensor? entropy, Tensor? ref_logprobs, float cliprange, "

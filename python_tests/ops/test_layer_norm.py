@@ -1,4 +1,4 @@
-"""layer_norm: the common suite, values by hand, float32 parameters beside 16-bit rows, and the traced CUDA execution."""
+"""layer_norm: the common suite, values by hand, float32 parameters beside 16-bit rows, the traced CUDA execution."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class TestLayerNorm(OpSuite):
     )
     bad_calls = (
         BadCall("x is no tensor", lambda i: {**i, "x": 1.0}, TypeError, "torch.Tensor, got float"),
-        BadCall("x in float64", lambda i: {**i, "x": i["x"].double()}, TypeError, "float32, bfloat16, float16, got float64"),
+        BadCall("x in float64", lambda i: {**i, "x": i["x"].double()}, TypeError, "bfloat16, float16, got float64"),
         BadCall("weight in another 16-bit dtype", lambda i: {**i, "weight": i["weight"].half()}, TypeError, "weight"),
         BadCall("bias in another dtype than weight", lambda i: {**i, "bias": i["bias"].half()}, TypeError, "bias"),
-        BadCall("weight of another width", lambda i: {**i, "weight": i["weight"][:-1]}, ValueError, r"\(48,\).*\(47,\)"),
+        BadCall("weight of another width", lambda i: {**i, "weight": i["weight"][:-1]}, ValueError, r"\(47,\)"),
         BadCall("bias with two dimensions", lambda i: {**i, "bias": i["bias"][None]}, ValueError, r"\(1, 48\)"),
         BadCall("residual of another shape", lambda i: {**i, "residual": i["x"][:-1]}, ValueError, "residual"),
         BadCall("residual of another dtype", lambda i: {**i, "residual": i["x"].half()}, TypeError, "residual"),

@@ -49,10 +49,10 @@ $(VENV)/pins: requirements-dev.txt
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) \
 	  || { echo "make: $(PYTHON) could not make $(VENV); on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
 	@echo "Installing the pinned requirements into $(VENV): a few minutes the first time"
-	@$(PIP) install --quiet --requirement requirements-dev.txt
+	@$(PIP) install --quiet --quiet --requirement requirements-dev.txt
 	@touch $@
 
 $(VENV)/installed: $(VENV)/pins pyproject.toml setup.py CMakeLists.txt $(wildcard buildtools/*.py)
 	@echo "Building the extension in place"
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

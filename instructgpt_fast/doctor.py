@@ -51,7 +51,7 @@ def doctor(*, console: Console | None = None) -> list[Finding]:
 
 
 def build_info() -> dict[str, Any]:
-    """What setup.py wrote down about the build: versions, compiler, and why CUDA is or is not in it; {} without a build."""
+    """What setup.py wrote down about the build: versions, compiler, why CUDA is or is not in it; {} without a build."""
     if not BUILD_INFO.is_file():
         return {}
     info: dict[str, Any] = json.loads(BUILD_INFO.read_text(encoding="utf-8"))
@@ -80,9 +80,7 @@ def _build() -> list[Finding]:
     cuda = info["cuda"]
     findings = [
         Finding("native build", f"version {info['version']}{commit}", f"{info['compiler']}, CMake {info['cmake']}"),
-        Finding(
-            "torch of the build", info["torch_headers"], f"runs under every torch >= {info['torch_at_least']} (stable ABI)"
-        ),
+        Finding("torch of the build", info["torch_headers"], f"stable ABI: runs under torch >= {info['torch_at_least']}"),
         Finding("CUDA in the build", f"nvcc {cuda['version']}" if cuda["build"] else "none", cuda["why"]),
     ]
     if info["version"] != VERSION:
@@ -133,9 +131,8 @@ def _gpus() -> list[Finding]:
         major, minor = torch.cuda.get_device_capability(index)
         name = f"{torch.cuda.get_device_name(index)}, compute capability {major}.{minor}"
         serving = _serving(10 * major + minor, archs)
-        findings.append(
-            Finding(f"GPU {index}", name, serving or "the build has no code for it: build again here", wrong=not serving)
-        )
+        why = serving or "the build has no code for it: build again here"
+        findings.append(Finding(f"GPU {index}", name, why, wrong=not serving))
     return findings
 
 
@@ -149,9 +146,9 @@ def _serving(capability: int, archs: list[str]) -> str:
         if number // 10 == capability // 10 and number <= capability and arch.removesuffix("+PTX")[-1].isdigit()
     ]
     ptx = [arch for arch, number in numbers.items() if arch.endswith("+PTX") and number <= capability]
-    for fitting, how in ((exact, "machine code of"), (near, "machine code of"), (ptx, "PTX, compiled at first use, of")):
+    for fitting, how in ((exact, "machine code"), (near, "machine code"), (ptx, "PTX, compiled at first use,")):
         if fitting:
-            return f"{how} sm_{max(fitting, key=lambda arch: numbers[arch]).removesuffix('+PTX')}"
+            return f"{how} of sm_{max(fitting, key=lambda arch: numbers[arch]).removesuffix('+PTX')}"
     return ""
 
 

@@ -1,7 +1,24 @@
-// IGF_CHECK: the last line of defence inside an op. What a user can get wrong is reported by the Python face before.
+// IGF_CHECK: the last line of defence inside an op. What a user can get wrong is reported by the Python face before,
+// except what only the values of a tensor tell (a token outside the vocabulary).
 #pragma once
 
-#include <torch/headeronly/util/Exception.h>
+#include <sstream>
+#include <stdexcept>
 
-// IGF_CHECK(condition, text...): raises RuntimeError with the parts streamed together when the condition is false.
-#define IGF_CHECK(condition, ...) STD_TORCH_CHECK(condition, __VA_ARGS__)
+namespace igf::detail {
+
+template <typename... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+}  // namespace igf::detail
+
+// IGF_CHECK(condition, text...): raises RuntimeError with the parts streamed together when the condition is false. The
+// text is the whole message: it begins with the op's name.
+#define IGF_CHECK(condition, ...)                             \
+  do {                                                        \
+    if (!(condition)) ::igf::detail::fail(__VA_ARGS__);       \
+  } while (false)

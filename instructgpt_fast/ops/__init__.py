@@ -4,9 +4,11 @@ from instructgpt_fast.ops.bias_gelu import bias_gelu, bias_gelu_oracle
 from instructgpt_fast.ops.embedding import embedding, embedding_oracle
 from instructgpt_fast.ops.gae import gae, gae_oracle
 from instructgpt_fast.ops.layer_norm import layer_norm, layer_norm_oracle
+from instructgpt_fast.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_oracle
 from instructgpt_fast.ops.masked_whiten import masked_whiten, masked_whiten_oracle
 from instructgpt_fast.ops.ppo_loss import PpoLoss, ppo_loss, ppo_loss_oracle
 from instructgpt_fast.ops.ranking_loss import RankingLoss, ranking_loss, ranking_loss_oracle
+from instructgpt_fast.ops.token_logprobs import token_logprobs, token_logprobs_oracle
 
 __all__ = [
     "PpoLoss",
@@ -19,10 +21,14 @@ __all__ = [
     "gae_oracle",
     "layer_norm",
     "layer_norm_oracle",
+    "linear_cross_entropy",
+    "linear_cross_entropy_oracle",
     "masked_whiten",
     "masked_whiten_oracle",
     "ppo_loss",
     "ppo_loss_oracle",
     "ranking_loss",
     "ranking_loss_oracle",
+    "token_logprobs",
+    "token_logprobs_oracle",
 ]

@@ -91,6 +91,15 @@ class TestLinearCrossEntropy(OpSuite):
         BadCall("target out of range", lambda i: {**i, "targets": i["targets"] + 211}, RuntimeError, r"in \[0, 211\)"),
     )
 
+    def looser(self, what: str, case: Case, dtype: torch.dtype) -> dict[str, Any]:
+        """One number is judged beside one number; and bfloat16 gradients are rounded once more than plain PyTorch's."""
+        if what == "output 0":
+            return {"ulps": 4.0, "why_looser": "a single sum: plain PyTorch's error of one number is near 0 by luck"}
+        if dtype == torch.bfloat16:
+            # Two roundings of equal size: sqrt(2) times the error of one, and the usual margin.
+            return {"rms_factor": 1.25 * math.sqrt(2), "why_looser": "rounded by the matmul, and again when scaled"}
+        return {}
+
 
 def test_by_hand() -> None:
     """Logits (0, ln 3) give probabilities 1/4 and 3/4: losses ln 4 and ln 4/3; the third token does not count."""

@@ -88,7 +88,7 @@ def iterate_jsonl(
                 data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # a byte-order mark is no text
                 if data.strip():
                     try:
-                        yield number, parse(kind, _decode(data))
+                        yield number, parse(kind, _decode(data.rstrip()))
                     except DataError as error:
                         yield number, DataError(error.message, path, number)
     except OSError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 CMAKE_AT_LEAST = (3, 25)
 # Machine code for A100, H100/H200, B200 and consumer Blackwell; A10, L4 and RTX 30/40 run sm_80's. PTX for what comes.
 DEFAULT_ARCHS = ("80+PTX", "90a", "100", "120")
+USUAL_NVCC = Path("/usr/local/cuda/bin/nvcc")
 
 
 def die(message: str) -> SystemExit:
@@ -124,8 +125,7 @@ def find_nvcc() -> tuple[str | None, str]:
     found = shutil.which("nvcc")
     if found is not None:
         return found, "PATH"
-    usual = Path("/usr/local/cuda/bin/nvcc")
-    return (str(usual), str(usual.parent)) if usual.is_file() else (None, "")
+    return (str(USUAL_NVCC), str(USUAL_NVCC)) if USUAL_NVCC.is_file() else (None, "")
 
 
 def cuda_switch() -> str:
@@ -145,7 +145,7 @@ def cuda() -> Cuda:
         return Cuda(False, "INSTRUCTGPT_FAST_CUDA=OFF")
     nvcc, place = find_nvcc()
     if nvcc is None:
-        looked = "CUDACXX, CUDA_HOME, CUDA_PATH and PATH name no nvcc"
+        looked = f"CUDACXX, CUDA_HOME, CUDA_PATH and PATH name no nvcc, and there is no {USUAL_NVCC}"
         if switch == "ON":
             raise die(
                 f"INSTRUCTGPT_FAST_CUDA=ON, but {looked}. Put nvcc's folder on PATH, or set CUDACXX to nvcc, or "

@@ -80,7 +80,7 @@ def _build() -> list[Finding]:
     cuda = info["cuda"]
     findings = [
         Finding("native build", f"version {info['version']}{commit}", f"{info['compiler']}, CMake {info['cmake']}"),
-        Finding("built against", f"torch {info['torch_headers']}", f"runs under >= {info['torch_at_least']} (stable ABI)"),
+        Finding("built against", f"torch {info['torch_headers']}", f"stable ABI, runs under {info['torch_at_least']}+"),
         Finding("CUDA in the build", f"nvcc {cuda['version']}" if cuda["build"] else "none", cuda["why"]),
     ]
     if info["version"] != VERSION:

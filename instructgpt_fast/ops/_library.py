@@ -12,6 +12,8 @@ from instructgpt_fast.errors import BackendError
 NAMESPACE = "instructgpt_fast"
 LIBRARY_DIR = Path(__file__).resolve().parent.parent / "lib"
 
+DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta"}
+
 HOW_TO_BUILD = (
     "build it with `pip install .` from a checkout, or in place with `python setup.py build_ext --inplace`"
 )
@@ -46,8 +48,8 @@ def load_all() -> None:
 
 
 def has_kernel(op: str, device_type: str) -> bool:
-    """Tells whether a native execution of `op` is registered for "cpu" or "cuda" tensors."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", device_type.upper())
+    """Tells whether `op` has a native execution for "cpu" or "cuda" tensors; for "meta", whether it has a fake."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", DISPATCH_KEYS[device_type])
 
 
 def operators_on(device_type: str) -> frozenset[str]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from instructgpt_fast.model.transformer import GPT, Block, LayerNorm
 
 
+# A transposed copy costs about as much as it saves in this many steps.
+TRANSPOSE_AFTER = 8
+
+
 class _Layer(NamedTuple):
     """What one block needs, looked up once: finding a parameter through modules costs as much as a small kernel."""
 
@@ -43,9 +47,10 @@ def _layer(block: Block, keys: Tensor, values: Tensor) -> _Layer:
 class Decoder:
     """A model bound to a KV cache, laid out for few Python calls a step. Dropout is never applied here.
 
-    The weights are shared with the model, except for one transposed copy of the output layer made on the CPU for f32
-    and batches of a few rows, where it halves the time of the logits (V * D * 4 bytes). Make a new Decoder after the
-    weights have changed. Runs without gradients; enter torch.no_grad or torch.inference_mode around it.
+    The weights are shared with the model, except for one transposed f32 copy of the output layer (V * D * 4 bytes):
+    half-precision weights need it for f32 logits, and on the CPU it halves the time of the logits of a few rows, so it
+    is made once enough steps have been taken. Make a new Decoder after the weights have changed. Runs without
+    gradients; enter torch.no_grad or torch.inference_mode around it.
     """
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
@@ -57,6 +62,7 @@ class Decoder:
         self._ln_f = (model.ln_f.weight.detach(), model.ln_f.bias.detach())
         self._layers = [_layer(b, k, v) for b, k, v in zip(model.blocks, cache.keys, cache.values, strict=True)]
         self._transposed: Tensor | None = None
+        self._calls = 0
 
     def prefill(self, tokens: Tensor, cu_seqlens: Tensor, rows: Tensor) -> Tensor:
         """Run packed prompts and store their keys and values in empty rows.
@@ -101,15 +107,17 @@ class Decoder:
         return self._norm(branch, stream, self._ln_f)[0]
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return hidden [B, D] times the output layer, [B, V]; written to `out` when given.
+        """Return hidden [B, D] times the output layer, f32 [B, V]; written to `out` when given.
 
-        `out` saves the page faults of a fresh [B, V] buffer at every step.
+        f32 whatever the dtype of the weights, because log-probabilities are computed from it. `out` saves the page
+        faults of a fresh [B, V] buffer at every step.
         """
-        few = 1 < hidden.shape[0] <= 64
-        if few and hidden.dtype == torch.float32 and hidden.device.type == "cpu":
+        self._calls += 1
+        half = hidden.dtype != torch.float32
+        if half or (hidden.shape[0] > 1 and hidden.device.type == "cpu" and self._calls > TRANSPOSE_AFTER):
             if self._transposed is None:
-                self._transposed = self._wte.t().contiguous()
-            return torch.mm(hidden, self._transposed, out=out)
+                self._transposed = self._wte.float().t().contiguous()
+            return torch.mm(hidden.float(), self._transposed, out=out)
         return torch.mm(hidden, self._wte.t(), out=out)
 
     def _norm(self, branch: Tensor, stream: Tensor | None, weights: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

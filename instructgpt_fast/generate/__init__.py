@@ -1,0 +1,7 @@
+"""Generation: `generate` and `stream` for text, `sample` for token ids with their log-probabilities."""
+
+from instructgpt_fast.generate.engine import Engine, sample
+from instructgpt_fast.generate.sampling import Completion, SamplingConfig, default_seeds
+from instructgpt_fast.generate.text import generate, stream
+
+__all__ = ["Completion", "Engine", "SamplingConfig", "default_seeds", "generate", "sample", "stream"]

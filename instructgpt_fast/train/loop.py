@@ -22,7 +22,7 @@ import random
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from instructgpt_fast import checkpoint
 from instructgpt_fast.config import to_dict, to_toml
@@ -62,7 +62,10 @@ class TrainResult:
 
 @dataclass
 class Training:
-    """Everything that a checkpoint of a run holds; `counters` is plain JSON and belongs to the stage."""
+    """Everything that a checkpoint of a run holds; `counters` is plain JSON and belongs to the stage.
+
+    averaged: gives the weights to publish in place of the model's own (a moving average); None publishes the model's.
+    """
 
     model: Any
     tokenizer: Any
@@ -70,6 +73,7 @@ class Training:
     modules: dict[str, nn.Module]
     optimizers: dict[str, Any]
     counters: dict[str, Any] = field(default_factory=dict)
+    averaged: Callable[[], Mapping[str, Tensor]] | None = None
 
 
 class Run:
@@ -90,6 +94,10 @@ class Run:
         seed_everything(config.seed)
         atomic_write(self.directory / RESOLVED_FILE, to_toml(config), error=CheckpointError)
         self.progress.say(f"device {self.device} ({reason}), {config.dtype}, run directory {self.directory}")
+
+    def say(self, message: str) -> None:
+        """Print a line that stays above the progress bar."""
+        self.progress.say(message)
 
     def resume(self, training: Training) -> int:
         """Load the checkpoint that the config names into `training`; return the step that it was saved at, else 0.
@@ -140,10 +148,12 @@ class Run:
         self.progress.show(metrics)
         self.metrics.write(step, metrics)
 
-    def save_if_due(self, step: int, total: int, training: Training) -> None:
-        """Save every save_steps and when interrupted; the last step is left to `finish`."""
-        if self.interrupted or (step % self.config.save_steps == 0 and step != total):
+    def save_if_due(self, step: int, total: int, training: Training) -> bool:
+        """Save every save_steps and when interrupted, and say whether; the last step is left to `finish`."""
+        due = self.interrupted or (step % self.config.save_steps == 0 and step != total)
+        if due:
             self.save(step, training)
+        return due
 
     def save(self, step: int, training: Training) -> Path:
         """Write <run>/checkpoint-<step> whole, then drop what save_total_limit does not keep."""
@@ -155,6 +165,7 @@ class Run:
         checkpoint.save_checkpoint(
             target, model=training.model, tokenizer=training.tokenizer, prompt_format=training.prompt_format,
             stage=self.stage, trainer=state,
+            weights=None if training.averaged is None else training.averaged(),
         )
         self._saved[step] = target
         if self.config.save_total_limit is not None:
@@ -177,7 +188,7 @@ class Run:
             return None
         if wanted != "latest":
             return Path(checkpoint.resolve(wanted))
-        if not list_checkpoints(self.directory):
+        if not checkpoint.checkpoints_of(self.directory):
             self.progress.say(f"no checkpoint in {self.directory} to resume from: starting")
             return None
         return Path(checkpoint.resolve(self.directory))
@@ -203,11 +214,6 @@ def open_run(stage: str, config: RunOptions, *, unit: str = "tokens") -> Iterato
         run.close()
 
 
-def list_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoint directories of a run, oldest first."""
-    return sorted(path for path in directory.glob("checkpoint-*") if path.is_dir())
-
-
 def prepare_directory(config: RunOptions) -> Path:
     """Make output_dir and prove that it can be written.
 
@@ -222,10 +228,10 @@ def prepare_directory(config: RunOptions) -> Path:
     (directory / ".writable").unlink()
     check_space(directory, 0, free=free)
     if config.overwrite_output_dir:
-        for path in list_checkpoints(directory):
+        for path in checkpoint.checkpoints_of(directory):
             shutil.rmtree(path)
         (directory / METRICS_FILE).unlink(missing_ok=True)
-    elif list_checkpoints(directory) and config.resume_from_checkpoint is None:
+    elif checkpoint.checkpoints_of(directory) and config.resume_from_checkpoint is None:
         raise ConfigError(
             f"output_dir: {directory} must be a new directory, got one that holds checkpoints; pass "
             "resume_from_checkpoint='latest' to continue, overwrite_output_dir=True to start over, or another path."

@@ -82,6 +82,15 @@ class Updater:
         self.optimizer.zero_grad()
         return StepOutcome(total, report.grad_norm, report.applied)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the optimizer: the loss scale, in fp16."""
+        return {"loss_scale": self.scale.state()} if self.scale.dynamic else {}
+
+    def restore(self, counters: Mapping[str, Any]) -> None:
+        """Continue from the counters of a checkpoint, or start where there are none."""
+        if self.scale.dynamic and "loss_scale" in counters:
+            self.scale.restore(counters["loss_scale"])
+
     def _check(
         self, step: int, values: Mapping[str, float], part: MicroBatch, details: Mapping[str, Any] | None
     ) -> None:

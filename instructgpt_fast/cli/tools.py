@@ -1,0 +1,208 @@
+"""The commands that are not training stages: tokenizer, prepare, generate, chat, evaluate, doctor, quickstart."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from instructgpt_fast.config import Options, options_class
+from instructgpt_fast.errors import ConfigError, DataError
+
+
+@options_class()
+class TokenizerTrain(Options):
+    """Text to learn from, and where the tokenizer goes."""
+
+    data: str
+    """A .txt or .jsonl file, or a folder of them."""
+    output: str
+    """tokenizer.json to write, or a folder for it."""
+    vocab_size: int = 50257
+    """Tokens in all, the 256 bytes and the special tokens among them."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """A malformed line of a jsonl file stops with its place, or is left out and counted."""
+
+
+def train_tokenizer(options: TokenizerTrain) -> None:
+    """Train a tokenizer and write it."""
+    from instructgpt_fast.data import SkippedLines, documents
+    from instructgpt_fast.tokenizer import Tokenizer
+
+    skipped = SkippedLines()
+    texts = documents(options.data, on_bad_line=options.on_bad_line, skipped=skipped)
+    tokenizer = Tokenizer.train(texts, options.vocab_size)
+    target = Path(options.output)
+    if target.suffix != ".json":
+        target.mkdir(parents=True, exist_ok=True)
+    path = tokenizer.save(target)
+    _say_skipped(skipped)
+    sys.stdout.write(f"{tokenizer.vocab_size} tokens: {path}\n")
+
+
+@options_class()
+class TokenizerInspect(Options):
+    """A tokenizer, and a text for it."""
+
+    tokenizer: str
+    """tokenizer.json, or a folder or checkpoint that holds one."""
+    text: str = "Explain the moon landing to a six year old."
+    """The text to cut."""
+
+
+def inspect_tokenizer(options: TokenizerInspect) -> None:
+    """Print size, special tokens, and the pieces of a text."""
+    from instructgpt_fast.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(options.tokenizer)
+    tokens = tokenizer.encode(options.text)
+    size = len(options.text.encode())
+    out = sys.stdout.write
+    out(f"vocabulary: {tokenizer.vocab_size} tokens, fingerprint {tokenizer.fingerprint[:16]}\n")
+    out(f"EOS: {tokenizer.eos_token} = {tokenizer.eos_id}, PAD: {tokenizer.pad_token} = {tokenizer.pad_id}\n")
+    out("roles: " + ", ".join(f"{role} = {number}" for role, number in tokenizer.role_ids.items()) + "\n")
+    out(f"text: {size} bytes, {len(tokens)} tokens, {size / max(len(tokens), 1):.2f} bytes a token\n")
+    for token in tokens:
+        out(f"{token:>8}  {tokenizer.bytes_of(token).decode('utf-8', 'backslashreplace')!r}\n")
+
+
+@options_class()
+class Prepare(Options):
+    """Text, the tokenizer for it, and where the shards go."""
+
+    data: str
+    """A .txt or .jsonl file, or a folder of them."""
+    tokenizer: str
+    """tokenizer.json, or a folder or checkpoint that holds one."""
+    output_dir: str
+    """Folder for the token shards."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """A malformed line of a jsonl file stops with its place, or is left out and counted."""
+
+
+def prepare(options: Prepare) -> None:
+    """Write token shards, documents joined by EOS."""
+    from instructgpt_fast.data import SkippedLines, build_shards
+    from instructgpt_fast.tokenizer import Tokenizer
+
+    skipped = SkippedLines()
+    shards = build_shards(
+        options.data, Tokenizer.load(options.tokenizer), options.output_dir, on_bad_line=options.on_bad_line,
+        skipped=skipped,
+    )
+    _say_skipped(skipped)
+    sys.stdout.write(f"{len(shards)} tokens in {shards.documents} documents: {options.output_dir}\n")
+
+
+def _say_skipped(skipped: list[DataError]) -> None:
+    if skipped:
+        sys.stderr.write(f"left out {len(skipped)} lines, the first: {skipped[0]}\n")
+
+
+@options_class()
+class Sampling(Options):
+    """How answers are drawn, and with what."""
+
+    checkpoint: str
+    """Checkpoint or run directory of a language model."""
+    max_new_tokens: int = 128
+    """Longest answer in tokens."""
+    temperature: float = 1.0
+    """Below 1 sharpens, above 1 flattens, 0 always takes the likeliest token."""
+    top_k: int = 0
+    """Draw from so many likeliest tokens; 0 from all."""
+    top_p: float = 1.0
+    """Draw from the fewest likeliest tokens whose probability reaches this."""
+    min_p: float = 0.0
+    """Draw from tokens at least this share as likely as the likeliest."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that were there before less likely."""
+    seed: int = 0
+    """Same seed, same answer."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of weights and activations."""
+    device: str = "cpu"
+    """Where the model runs."""
+
+    def sampling(self) -> dict[str, Any]:
+        """The options of the sampler."""
+        names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def load(self) -> Any:
+        """Load the model."""
+        from instructgpt_fast.checkpoint import load_model
+        from instructgpt_fast.train.device import choose_device, torch_dtype
+
+        device, _ = choose_device(self.device)
+        return load_model(self.checkpoint, dtype=torch_dtype(self.dtype), device=device)
+
+
+@options_class()
+class Generate(Sampling):
+    """Answer prompts with a model."""
+
+    prompt: str | None = None
+    """The prompt; None reads --prompts, or else standard input."""
+    prompts: str | None = None
+    """jsonl of {"prompt"} lines to answer; the answers are printed as jsonl."""
+
+    def check(self) -> None:
+        """Refuse two sources of prompts."""
+        super().check()
+        self.require("give prompt or prompts, not both", self.prompt is None or self.prompts is None,
+                     prompt=self.prompt, prompts=self.prompts)
+
+
+def generate_text(options: Generate) -> None:
+    """Print the answer to a prompt, or answers to a file of prompts as jsonl."""
+    from instructgpt_fast.data import Prompt, read_jsonl
+    from instructgpt_fast.generate import generate
+
+    loaded = options.load()
+    if options.prompts is not None:
+        prompts = [item.prompt for item in read_jsonl(options.prompts, Prompt)]
+        for prompt, answer in zip(prompts, generate(loaded, prompts, **options.sampling()), strict=True):
+            asked = prompt if isinstance(prompt, str) else [message._asdict() for message in prompt]
+            sys.stdout.write(json.dumps({"prompt": asked, "response": answer}, ensure_ascii=False) + "\n")
+        return
+    prompt = sys.stdin.read() if options.prompt is None else options.prompt
+    if not prompt.strip():
+        raise ConfigError("generate: a prompt must not be empty, got none; pass --prompt TEXT.")
+    sys.stdout.write(generate(loaded, prompt, **options.sampling()) + "\n")
+
+
+@options_class()
+class Chat(Sampling):
+    """Talk with a model; an empty line or Ctrl-D ends the talk, /new forgets it."""
+
+    system: str | None = None
+    """Said to the model before the talk."""
+
+
+def chat(options: Chat) -> None:
+    """Read lines, print the model's answers as they come."""
+    from instructgpt_fast.cli.conversation import converse
+
+    converse(options.load(), options.sampling(), options.system, sys.stdin, sys.stdout)
+
+
+def evaluate_checkpoint(options: Any) -> None:
+    """Print the table of results."""
+    from instructgpt_fast.evaluate import evaluate
+
+    result = evaluate(options)
+    sys.stdout.write(f"{result.checkpoint}\n{result}\n")
+
+
+@options_class()
+class Doctor(Options):
+    """Nothing to choose."""
+
+
+def run_doctor(options: Doctor) -> None:
+    """Print what was built and found."""
+    from instructgpt_fast.doctor import doctor
+
+    sys.stdout.write(f"{doctor()}\n")

@@ -11,6 +11,7 @@ Not covered: perplexities per token compare only models of one tokenizer; bits p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def perplexity(
 ) -> Perplexity:
     """Measure the perplexity of a stream of tokens.
 
-    tokens: ids [N], documents separated by (and best beginning with) EOS; see `joined` for texts.
+    tokens: ids [N] as a list, array or `TokenShards`, documents separated by (and best beginning with) EOS; see `joined` for texts.
     context: tokens of a window, the model's by default. stride: tokens between windows, half the context by default.
     batch_size: windows in one forward.
     Raises ConfigError for a context beyond the model's or a stride outside 1 .. context - 1, DataError when nothing
@@ -84,16 +85,16 @@ def perplexity(
         raise ConfigError(f"perplexity: context must lie in 2..{longest} (the model's), got {context}; lower it.")
     if not 1 <= stride < context:
         raise ConfigError(f"perplexity: stride must lie in 1..{context - 1} (below the context), got {stride}.")
-    stream = np.asarray(tokens)
-    lengths = np.array([0 if i == tokenizer.eos_id else len(tokenizer.bytes_of(i)) for i in range(tokenizer.vocab_size)])
-    spans = list(windows(len(stream), context, stride))
+    lengths = np.array([len(tokenizer.bytes_of(i)) for i in range(tokenizer.vocab_size)])
     nats, count, size = 0.0, 0, 0
     with judging(model):
-        for start in range(0, len(spans), batch_size):
-            part = _sum_nats(model, stream, spans[start:start + batch_size], tokenizer.eos_id)
-            nats += part
-        judged = stream[1:][stream[1:] != tokenizer.eos_id]
-        count, size = len(judged), int(lengths[judged].sum())
+        spans = windows(len(tokens), context, stride)
+        while batch := list(itertools.islice(spans, batch_size)):
+            nats += _sum_nats(model, tokens, batch, tokenizer.eos_id)
+            for _, end, first in batch:
+                judged = np.asarray(tokens[first:end])
+                judged = judged[judged != tokenizer.eos_id]
+                count, size = count + len(judged), size + int(lengths[judged].sum())
     if count == 0:
         raise DataError("perplexity: the text must hold at least one token after the first, got none; check the data")
     return Perplexity(nats, count, size)
@@ -108,9 +109,9 @@ def joined(tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
     return np.array(stream, dtype=np.int64)
 
 
-def _sum_nats(model: GPT, stream: np.ndarray, spans: Sequence[tuple[int, int, int]], eos_id: int) -> float:
+def _sum_nats(model: GPT, stream: Any, spans: Sequence[tuple[int, int, int]], eos_id: int) -> float:
     device = model.lm_weight.device
-    pieces = [stream[begin:end].tolist() for begin, end, _ in spans]
+    pieces = [np.asarray(stream[begin:end]).tolist() for begin, end, _ in spans]
     tokens, cu_seqlens = pack_tokens(pieces, device)
     offsets = torch.cat([torch.arange(begin, end) >= judged for begin, end, judged in spans]).to(device)
     mask = offsets & (tokens != eos_id)

@@ -6,6 +6,7 @@ A further task is one function and one line in `TASKS`.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ import torch
 from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.config import Options, nearest, options_class, to_dict
 from instructgpt_fast.errors import CheckpointError, ConfigError
-from instructgpt_fast.evaluate.corpora import comparisons, text_stream
+from instructgpt_fast.evaluate.encoding import Limits, encode_comparisons
 from instructgpt_fast.evaluate.perplexity import perplexity
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, reward_accuracy
+from instructgpt_fast.evaluate.text import text_stream
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.model import GPT, ScalarModel
 
@@ -151,9 +153,11 @@ def measure_reward_accuracy(loaded: Loaded, config: EvaluateConfig) -> list[Row]
     """Accuracy on comparisons, over all pairs and by the number of answers."""
     if not isinstance(loaded.model, ScalarModel):
         raise CheckpointError(f"reward_accuracy: {loaded.path} must hold a reward model, got a language model; name another.")
-    found = reward_accuracy(
-        loaded.model, comparisons(str(config.comparisons), loaded, config.on_bad_line), batch_size=config.batch_size
+    data = encode_comparisons(
+        str(config.comparisons), loaded.tokenizer, loaded.prompt_format,
+        Limits(loaded.model.config.n_positions, on_bad_line=config.on_bad_line), warnings.warn,
     )
+    found = reward_accuracy(loaded.model, data, batch_size=config.batch_size)
 
     def row(metric: str, part: Accuracy) -> Row:
         return Row("reward_accuracy", metric, part.accuracy, part.half_width, part.pairs)

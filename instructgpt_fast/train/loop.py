@@ -42,6 +42,7 @@ from instructgpt_fast.train.options import RunOptions
 from instructgpt_fast.train.progress import Progress
 
 RESOLVED_FILE = "resolved.toml"
+PREPARED = "prepared"  # folder of a run for what it made of its text: tokenizer and token shards
 SMALLEST_FREE = 16 * 2**20  # bytes: below this not even a tiny run's logs and tokenizer are safe
 
 # Options that may differ between a run and its continuation without changing what is computed.
@@ -227,16 +228,25 @@ def prepare_directory(config: RunOptions) -> Path:
     atomic_write(directory / ".writable", b"", error=CheckpointError)
     (directory / ".writable").unlink()
     check_space(directory, 0, free=free)
-    if config.overwrite_output_dir:
-        for path in checkpoint.checkpoints_of(directory):
-            shutil.rmtree(path)
-        (directory / METRICS_FILE).unlink(missing_ok=True)
-    elif checkpoint.checkpoints_of(directory) and config.resume_from_checkpoint is None:
-        raise ConfigError(
-            f"output_dir: {directory} must be a new directory, got one that holds checkpoints; pass "
-            "resume_from_checkpoint='latest' to continue, overwrite_output_dir=True to start over, or another path."
-        )
+    if config.resume_from_checkpoint is None:
+        if checkpoint.checkpoints_of(directory) and not config.overwrite_output_dir:
+            raise ConfigError(
+                f"output_dir: {directory} must be a new directory, got one that holds checkpoints; pass "
+                "resume_from_checkpoint='latest' to continue, overwrite_output_dir=True to start over, or another path."
+            )
+        _clear(directory)
     return directory
+
+
+def _clear(directory: Path) -> None:
+    """Remove what an earlier run left, and nothing else that the directory may hold."""
+    if not (directory / RESOLVED_FILE).exists():
+        return
+    with reporting_write_errors(directory, CheckpointError):
+        for path in [*checkpoint.checkpoints_of(directory), *directory.glob("best-*"), directory / PREPARED]:
+            if path.is_dir():
+                shutil.rmtree(path)
+        (directory / METRICS_FILE).unlink(missing_ok=True)
 
 
 def check_space(directory: Path, checkpoint_bytes: int, *, free: int | None = None) -> None:

@@ -6,23 +6,25 @@ Documents are packed to full sequences with EOS between them and no mask between
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from instructgpt_fast.config import options_class
+from instructgpt_fast.data import TokenShards
 from instructgpt_fast.errors import ConfigError
+from instructgpt_fast.evaluate import perplexity
 from instructgpt_fast.model import GPT, model_config
 from instructgpt_fast.optim import gpt3_batch_tokens, gpt3_learning_rate
+from instructgpt_fast.tokenizer import Tokenizer
 from instructgpt_fast.train.inputs import load_gpt
-from instructgpt_fast.train.language_model import evaluate_lm, lm_loss
+from instructgpt_fast.train.language_model import lm_loss
 from instructgpt_fast.train.loop import Run, Training, TrainResult, check_space, open_run, training_bytes
 from instructgpt_fast.train.options import OptimizerOptions
 from instructgpt_fast.train.presets import PRETRAIN_PRESETS
-from instructgpt_fast.train.pretrain_data import Corpus, open_corpus, open_evaluation
 from instructgpt_fast.train.step import MicroBatch, Updater
+from instructgpt_fast.train.text import Windows, open_text, open_tokenizer
 
 __all__ = ["PretrainConfig", "run_pretrain"]
 
@@ -76,6 +78,8 @@ class PretrainConfig(OptimizerOptions):
     """The cosine reaches its end at so many tokens [P: 260 billion]; None takes the whole run [O]."""
     min_learning_rate_ratio: float = 0.1
     """The cosine ends at this share of the peak [P]."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """A malformed line of a jsonl file stops the run with its place, or is left out and counted."""
     train_tokens: int | None = None
     """Length of the run in tokens; takes the place of num_train_epochs. max_steps takes the place of both."""
 
@@ -158,40 +162,57 @@ class Plan:
 def run_pretrain(config: PretrainConfig) -> TrainResult:
     """Train a language model on text; see `instructgpt_fast.train`."""
     with open_run("pretrain", config) as run:
-        model, corpus = _model_and_corpus(run, config)
+        model, tokenizer = _model_and_tokenizer(run, config)
         model.activation_checkpointing = config.gradient_checkpointing
         length = model.config.n_positions
-        plan = Plan.of(config, length, corpus.sequences(length))
-        held_out = None if config.eval_data is None else open_evaluation(run, config.eval_data, corpus.tokenizer)
+        text = open_text(run, config.data, tokenizer, name="train", on_bad_line=config.on_bad_line)
+        held_out = None
+        if config.eval_data is not None:
+            held_out = open_text(run, config.eval_data, tokenizer, name="eval", on_bad_line=config.on_bad_line)
+        windows = Windows(text, length, config.seed)
+        plan = Plan.of(config, length, len(windows))
         updater = Updater.of(run, model, config)
-        training = Training(
-            model, corpus.tokenizer, "raw", {"model": model}, {"model": updater.optimizer},
-            {"tokens": 0, "sequences": 0, "metrics": {}},
-        )
+        training = Training(model, tokenizer, "raw", {"model": model}, {"model": updater.optimizer})
+        counters = training.counters
         check_space(run.directory, training_bytes(training.modules))
         first = run.resume(training)
-        updater.restore(training.counters)
-        counters = training.counters
+        updater.restore(counters)
+        position = windows.restore(counters["windows"]) if first else 0
         model.train()
         for step in run.steps(first, plan.steps):
-            rows = plan.sequences(counters["tokens"])
-            rate = plan.learning_rate(counters["tokens"] + rows * length)
-            windows = corpus.windows(counters["sequences"], rows, length)
-            outcome = updater.step(step, rate, micro_batches(model, windows.to(run.device), config))
-            counters.update(updater.state(), tokens=counters["tokens"] + rows * length, sequences=counters["sequences"] + rows)
+            rows = plan.sequences(position * length)
+            rate = plan.learning_rate((position + rows) * length)
+            batch = windows.batch(position, rows).to(run.device)
+            outcome = updater.step(step, rate, micro_batches(model, batch, config))
+            position += rows
+            counters.update(updater.state(), windows=windows.state(position))
             run.worked(rows * length)
+            metrics = {"loss": outcome.loss, "grad_norm": outcome.grad_norm}
             run.log(step, {
-                "loss": outcome.loss, "grad_norm": outcome.grad_norm, "learning_rate": rate,
-                "num_tokens": counters["tokens"], "epoch": counters["sequences"] / corpus.sequences(length),
+                **metrics, "learning_rate": rate, "num_tokens": position * length, "epoch": position / len(windows),
             }, plan.steps)
+            counters["metrics"] = {**counters.get("metrics", {}), **metrics}
             if held_out is not None and run.due(config.eval_steps, step, plan.steps):
-                scores = evaluate_lm(model, held_out.batches(length, config.per_device_eval_batch_size, run.device))
-                counters["metrics"] = {**scores, "loss": outcome.loss}
+                scores = evaluate_text(model, tokenizer, held_out, config.per_device_eval_batch_size)
+                counters["metrics"].update(scores)
                 run.record(step, scores)
-            elif step == plan.steps:
-                counters["metrics"] = {"loss": outcome.loss}
             run.save_if_due(step, plan.steps, training)
         return run.finish(plan.steps, training, counters["metrics"])
+
+
+def _model_and_tokenizer(run: Run, config: PretrainConfig) -> tuple[GPT, Tokenizer]:
+    if config.init is not None:
+        start = load_gpt(run, config.init, residual_dropout=config.residual_dropout)
+        return start.model, start.tokenizer
+    tokenizer = open_tokenizer(
+        run, config.data, config.tokenizer, config.vocab_size, on_bad_line=config.on_bad_line
+    )
+    shape = model_config(
+        config.model, vocab_size=tokenizer.vocab_size, residual_dropout=config.residual_dropout, **config.shape()
+    )
+    model = GPT(shape, device=run.device, dtype=run.dtype)
+    run.say(f"{config.model}: {shape.num_parameters:,} parameters")
+    return model, tokenizer
 
 
 def micro_batches(model: GPT, windows: Tensor, config: PretrainConfig) -> list[MicroBatch]:
@@ -201,3 +222,10 @@ def micro_batches(model: GPT, windows: Tensor, config: PretrainConfig) -> list[M
         MicroBatch({"tokens": part}, lambda tensors: lm_loss(model, tensors), weight)
         for part in windows.split(config.per_device_train_batch_size)
     ]
+
+
+def evaluate_text(model: GPT, tokenizer: Tokenizer, text: TokenShards, batch_size: int) -> dict[str, float]:
+    """Loss, perplexity and bits per byte on held-out text, in windows of the whole context that barely overlap."""
+    context = model.config.n_positions
+    found = perplexity(model, tokenizer, text, context=context, stride=context - 1, batch_size=batch_size)
+    return {"eval_loss": found.loss, "eval_perplexity": found.perplexity, "eval_bits_per_byte": found.bits_per_byte}

@@ -60,8 +60,8 @@ COMMANDS: dict[str, Command] = {
         "Say what was built, what was found and why each automatic choice was made.", f"{_TOOLS}:Doctor",
         f"{_TOOLS}:run_doctor"),
     "quickstart": Command(
-        "Run the whole method on the text that comes with the package.", f"{_TOOLS}:quickstart_options",
-        f"{_TOOLS}:run_quickstart"),
+        "Run the whole method on the text that comes with the package.", "instructgpt_fast.quickstart:QuickstartConfig",
+        "instructgpt_fast.quickstart:run_quickstart"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands that are not training stages: tokenizer, prepare, generate, chat, evaluate, doctor, quickstart."""
+"""The commands that are not training stages: tokenizer, prepare, generate, chat, evaluate, doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from instructgpt_fast.config import Options, options_class
-from instructgpt_fast.errors import ConfigError, DataError
+from instructgpt_fast.errors import ConfigError
 
 
 @options_class()
@@ -37,7 +37,8 @@ def train_tokenizer(options: TokenizerTrain) -> None:
     if target.suffix != ".json":
         target.mkdir(parents=True, exist_ok=True)
     path = tokenizer.save(target)
-    _say_skipped(skipped)
+    if skipped:
+        sys.stderr.write(f"left out {len(skipped)} lines that cannot be read, the first: {skipped[0]}\n")
     sys.stdout.write(f"{tokenizer.vocab_size} tokens: {path}\n")
 
 
@@ -83,21 +84,20 @@ class Prepare(Options):
 
 def prepare(options: Prepare) -> None:
     """Write token shards, documents joined by EOS."""
-    from instructgpt_fast.data import SkippedLines, build_shards
+    from instructgpt_fast.data import prepare as prepare_shards
     from instructgpt_fast.tokenizer import Tokenizer
 
-    skipped = SkippedLines()
-    shards = build_shards(
-        options.data, Tokenizer.load(options.tokenizer), options.output_dir, on_bad_line=options.on_bad_line,
-        skipped=skipped,
+    def tell(count: int) -> None:
+        sys.stderr.write(f"{count:,} tokens so far\n")
+
+    tokenizer = Tokenizer.load(options.tokenizer)
+    shards = prepare_shards(
+        options.data, options.output_dir, tokenizer, on_bad_line=options.on_bad_line, on_progress=tell
     )
-    _say_skipped(skipped)
-    sys.stdout.write(f"{len(shards)} tokens in {shards.documents} documents: {options.output_dir}\n")
-
-
-def _say_skipped(skipped: list[DataError]) -> None:
-    if skipped:
-        sys.stderr.write(f"left out {len(skipped)} lines, the first: {skipped[0]}\n")
+    tokenizer.save(options.output_dir)  # pretraining finds it beside the shards
+    if shards.skipped_lines:
+        sys.stderr.write(f"left out {shards.skipped_lines} lines that cannot be read\n")
+    sys.stdout.write(f"{len(shards):,} tokens in {shards.documents:,} documents: {options.output_dir}\n")
 
 
 @options_class()
@@ -205,4 +205,4 @@ def run_doctor(options: Doctor) -> None:
     """Print what was built and found."""
     from instructgpt_fast.doctor import doctor
 
-    sys.stdout.write(f"{doctor()}\n")
+    doctor()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from instructgpt_fast.callable_module import make_callable
-from instructgpt_fast.evaluate.encoding import Limits, encode_comparisons, encode_demonstrations
 from instructgpt_fast.evaluate.perplexity import Perplexity, joined, perplexity
+from instructgpt_fast.evaluate.reading import read_comparisons, read_demonstrations, read_stream
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, RankedAnswers, RewardAccuracy, reward_accuracy
 from instructgpt_fast.evaluate.scoring import judging, pack_tokens, score_sequences
 from instructgpt_fast.evaluate.tasks import EvaluateConfig, Evaluation, Row, evaluate
@@ -13,18 +13,18 @@ __all__ = [
     "Accuracy",
     "EvaluateConfig",
     "Evaluation",
-    "Limits",
     "Perplexity",
     "RankedAnswers",
     "RewardAccuracy",
     "Row",
-    "encode_comparisons",
-    "encode_demonstrations",
     "evaluate",
     "joined",
     "judging",
     "pack_tokens",
     "perplexity",
+    "read_comparisons",
+    "read_demonstrations",
+    "read_stream",
     "reward_accuracy",
     "score_sequences",
 ]

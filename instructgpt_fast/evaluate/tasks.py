@@ -16,11 +16,11 @@ import torch
 
 from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.config import Options, nearest, options_class, to_dict
+from instructgpt_fast.data import Limits
 from instructgpt_fast.errors import CheckpointError, ConfigError
-from instructgpt_fast.evaluate.encoding import Limits, encode_comparisons
 from instructgpt_fast.evaluate.perplexity import perplexity
+from instructgpt_fast.evaluate.reading import read_comparisons, read_stream
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, reward_accuracy
-from instructgpt_fast.evaluate.text import text_stream
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.model import GPT, ScalarModel
 
@@ -138,7 +138,7 @@ def measure_perplexity(loaded: Loaded, config: EvaluateConfig) -> list[Row]:
     """Loss, perplexity and bits per byte on text."""
     if not isinstance(loaded.model, GPT):
         raise CheckpointError(f"perplexity: {loaded.path} must hold a language model, got a reward model; name another.")
-    stream = text_stream(str(config.data), loaded.tokenizer, config.on_bad_line)
+    stream = read_stream(str(config.data), loaded.tokenizer, config.on_bad_line)
     found = perplexity(
         loaded.model, loaded.tokenizer, stream, context=config.context, stride=config.stride, batch_size=config.batch_size
     )
@@ -153,9 +153,10 @@ def measure_reward_accuracy(loaded: Loaded, config: EvaluateConfig) -> list[Row]
     """Accuracy on comparisons, over all pairs and by the number of answers."""
     if not isinstance(loaded.model, ScalarModel):
         raise CheckpointError(f"reward_accuracy: {loaded.path} must hold a reward model, got a language model; name another.")
-    data = encode_comparisons(
-        str(config.comparisons), loaded.tokenizer, loaded.prompt_format,
-        Limits(loaded.model.config.n_positions, on_bad_line=config.on_bad_line), warnings.warn,
+    context = loaded.model.config.n_positions
+    data = read_comparisons(
+        str(config.comparisons), loaded.tokenizer, loaded.prompt_format, Limits(context, context, context),
+        config.on_bad_line, warnings.warn,
     )
     found = reward_accuracy(loaded.model, data, batch_size=config.batch_size)
 

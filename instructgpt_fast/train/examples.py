@@ -1,4 +1,4 @@
-"""Which examples a step trains on, and how they are packed."""
+"""Which examples a step trains on, and the lengths they may have."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instructgpt_fast.data import Order
-from instructgpt_fast.evaluate import Limits, pack_tokens
+from instructgpt_fast.data import Limits, Order, pack_encoded
 from instructgpt_fast.tokenizer import Encoded
 from instructgpt_fast.train.options import ExampleOptions
 
@@ -48,17 +47,11 @@ class ExampleStream:
 
 def limits_of(config: ExampleOptions, context: int) -> Limits:
     """The lengths that the options set, for a model that reads `context` tokens. Raises ConfigError."""
-    longest = context if config.max_length is None else config.max_length
-    config.require(f"max_length must be at most the model's context of {context} tokens", longest <= context,
-                   max_length=config.max_length)
-    return Limits(longest, config.max_prompt_length, config.on_overlong, config.on_bad_line)
-
-
-def pack_encoded(examples: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Examples one after the other without padding: tokens int64 [N], loss_mask bool [N], cu_seqlens int32 [S + 1]."""
-    tokens, cu_seqlens = pack_tokens([example.tokens for example in examples], device)
-    counted = [flag for example in examples for flag in example.loss_mask]
-    return {"tokens": tokens, "loss_mask": torch.tensor(counted, device=device), "cu_seqlens": cu_seqlens}
+    longest = context if config.max_tokens is None else config.max_tokens
+    config.require(
+        f"max_tokens must be at most the model's context of {context} tokens", longest <= context, max_tokens=longest
+    )
+    return Limits(config.max_prompt_tokens or longest, config.max_response_tokens or longest, longest, config.on_long)
 
 
 def packed_batches(examples: Sequence[Encoded], size: int, device: torch.device | str) -> Iterator[dict[str, Tensor]]:

@@ -124,11 +124,13 @@ class ExampleOptions(OptimizerOptions):
     """The cosine ends at this share of the peak."""
     warmup_steps: int = 0
     """Steps of linear warm-up."""
-    max_length: int | None = None
-    """Longest example in tokens, prompt and response together; none takes the model's context."""
-    max_prompt_length: int | None = None
-    """Longest prompt in tokens; none sets no limit of its own."""
-    on_overlong: Literal["error", "skip"] = "error"
+    max_prompt_tokens: int | None = None
+    """Longest prompt; None sets no limit of its own."""
+    max_response_tokens: int | None = None
+    """Longest response with its EOS; None sets no limit of its own."""
+    max_tokens: int | None = None
+    """Longest prompt and response together; None is the model's context."""
+    on_long: Literal["error", "filter"] = "error"
     """An example over these lengths stops the run with its place, or is left out and counted."""
     on_bad_line: Literal["error", "skip"] = "error"
     """A malformed line of a jsonl file stops the run with its place, or is left out and counted."""
@@ -143,7 +145,9 @@ class ExampleOptions(OptimizerOptions):
     def check(self) -> None:
         """Refuse lengths below 2 tokens and schedules that cannot be followed."""
         super().check()
-        for name, least in (("train_batch_size", 1), ("max_length", 2), ("max_prompt_length", 1)):
+        for name, least in (
+            ("train_batch_size", 1), ("max_prompt_tokens", 1), ("max_response_tokens", 1), ("max_tokens", 2),
+        ):
             value = getattr(self, name)
             self.require(f"{name} must be at least {least} or none", value is None or value >= least, **{name: value})
         ratio = self.min_learning_rate_ratio

@@ -19,7 +19,10 @@ _ALL_STAGES = {
     "max_grad_norm": ours(1.0),
 }
 _COSINE = {"min_learning_rate_ratio": printed(0.1), "warmup_steps": printed(0)}
-_LENGTHS = {"max_length": printed(2048), "max_prompt_length": printed(1024)}
+_LENGTHS = {
+    "max_prompt_tokens": printed(1024), "max_response_tokens": printed(1024), "max_tokens": printed(2048),
+    "on_long": printed("filter"),
+}
 
 
 def _sft(rate: float, batch: int) -> Marks:

@@ -17,9 +17,9 @@ from instructgpt_fast.config import options_class
 from instructgpt_fast.errors import TrainingError
 from instructgpt_fast.evaluate import (
     RankedAnswers,
-    encode_comparisons,
-    encode_demonstrations,
     pack_tokens,
+    read_comparisons,
+    read_demonstrations,
     reward_accuracy,
     score_sequences,
 )
@@ -97,15 +97,16 @@ def run_reward(config: RewardConfig) -> TrainResult:
         model.trunk.activation_checkpointing = config.gradient_checkpointing
         form = start.prompt_format if config.prompt_format == "inherit" else config.prompt_format
         limits = limits_of(config, model.config.n_positions)
-        data = encode_comparisons(config.data, tokenizer, form, limits, run.say)
+        bad = config.on_bad_line
+        data = read_comparisons(config.data, tokenizer, form, limits, bad, run.say)
         if not config.grouped:
             data = single_pairs(data)
         held_out = None
         if config.eval_data is not None:
-            held_out = encode_comparisons(config.eval_data, tokenizer, form, limits, run.say)
+            held_out = read_comparisons(config.eval_data, tokenizer, form, limits, bad, run.say)
         demonstrations = None
         if config.demonstrations is not None:
-            demonstrations = encode_demonstrations(config.demonstrations, tokenizer, form, limits, run.say)
+            demonstrations = read_demonstrations(config.demonstrations, tokenizer, form, limits, bad, run.say)
         updater = Updater.of(run, model, config)
         training = Training(model, tokenizer, form, {"model": model}, {"model": updater.optimizer})
         counters = training.counters

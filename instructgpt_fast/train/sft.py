@@ -13,12 +13,13 @@ import torch
 
 from instructgpt_fast.checkpoint import Loaded, require_same_vocabulary
 from instructgpt_fast.config import options_class
-from instructgpt_fast.evaluate import encode_demonstrations
+from instructgpt_fast.data import pack_encoded
+from instructgpt_fast.evaluate import read_demonstrations
 from instructgpt_fast.generate import SamplingConfig
 from instructgpt_fast.model import GPT
 from instructgpt_fast.optim import cosine_to_fraction
 from instructgpt_fast.tokenizer import Encoded, Tokenizer
-from instructgpt_fast.train.examples import ExampleStream, limits_of, pack_encoded, packed_batches
+from instructgpt_fast.train.examples import ExampleStream, limits_of, packed_batches
 from instructgpt_fast.train.inputs import load_gpt, load_scalar
 from instructgpt_fast.train.language_model import count_targets, evaluate_lm, lm_loss
 from instructgpt_fast.train.loop import Run, Training, TrainResult, check_space, open_run, training_bytes
@@ -98,13 +99,14 @@ def run_sft(config: SftConfig) -> TrainResult:
         model, tokenizer = start.model, start.tokenizer
         model.activation_checkpointing = config.gradient_checkpointing
         limits = limits_of(config, model.config.n_positions)
-        data = encode_demonstrations(config.data, tokenizer, config.prompt_format, limits, run.say)
+        form, bad = config.prompt_format, config.on_bad_line
+        data = read_demonstrations(config.data, tokenizer, form, limits, bad, run.say)
         held_out = None
         if config.eval_data is not None:
-            held_out = encode_demonstrations(config.eval_data, tokenizer, config.prompt_format, limits, run.say)
+            held_out = read_demonstrations(config.eval_data, tokenizer, form, limits, bad, run.say)
         mix = PretrainMix.of(run, config, model, tokenizer)
         updater = Updater.of(run, model, config)
-        training = Training(model, tokenizer, config.prompt_format, {"model": model}, {"model": updater.optimizer})
+        training = Training(model, tokenizer, form, {"model": model}, {"model": updater.optimizer})
         selector = Selector(run, training, _judge(run, config, start, held_out))
         check_space(run.directory, training_bytes(training.modules))
         stream = ExampleStream(len(data), config)

@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from instructgpt_fast.data import Order, TokenShards, TokenWindows, documents, is_shard_folder, open_tokens
-from instructgpt_fast.data.jsonl import OnBadLine
+from instructgpt_fast.data import (
+    OnBadLine,
+    Order,
+    TokenShards,
+    TokenWindows,
+    documents,
+    is_shard_folder,
+    open_tokens,
+)
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.files import reporting_write_errors
 from instructgpt_fast.tokenizer import Tokenizer

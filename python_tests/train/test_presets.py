@@ -38,7 +38,7 @@ def test_sft_presets_are_the_table() -> None:
         assert config.pretrain_mix == mix
         assert config.residual_dropout == 0.2
         assert (config.min_learning_rate_ratio, config.warmup_steps) == (0.1, 0)
-        assert (config.max_length, config.max_prompt_length) == (2048, 1024)
+        assert (config.max_prompt_tokens, config.max_response_tokens, config.max_tokens) == (1024, 1024, 2048)
 
 
 def test_reward_presets_are_the_text() -> None:

@@ -75,15 +75,13 @@ def options_class(
         made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         plain_init = made.__init__
 
-        def __init__(self: Any, **options: Any) -> None:
+        def checked_init(self: Any, **options: Any) -> None:
             plain_init(self, **resolve_options(type(self), options))
-            check = getattr(self, "check", None)
-            if check is not None:
-                check()
+            self.check()
 
-        made.__init__ = __init__
+        made.__init__ = checked_init
         made.presets = dict(presets or {})
-        return made  # type: ignore[no-any-return]
+        return made
 
     return decorate
 

@@ -131,7 +131,7 @@ def overview() -> str:
         "The InstructGPT method from raw text to an aligned, talking model.", "",
         "commands:", *lines, "",
         f"{PROGRAM} COMMAND --help lists the options of a command. Every command takes",
-        "  --config FILE  options from a TOML file (flags win); a table named like the command is taken if there is one",
+        "  --config FILE  options from a TOML file, or from its table named like the command; flags win",
         "  --debug        a traceback in place of the one-line error", "",
     ])
 
@@ -143,7 +143,7 @@ def load(place: str) -> Any:
 
 
 def parse_options(command: str, cls: Any, words: list[str], summary: str) -> Any:
-    """Merge defaults, preset, --config file and flags into options of `cls`; exits with 2 on a flag it does not know."""
+    """Merge defaults, preset, --config file and flags into options of `cls`; exits with 2 on an unknown flag."""
     import tyro
 
     config, words = _take_flag(words, "config")

@@ -72,7 +72,8 @@ def perplexity(
 ) -> Perplexity:
     """Measure the perplexity of a stream of tokens.
 
-    tokens: ids [N] as a list, array or `TokenShards`, documents separated by (and best beginning with) EOS; see `joined` for texts.
+    tokens: ids [N] as a list, array or `TokenShards`, documents separated by EOS and best beginning with it; texts
+        become that by `joined`.
     context: tokens of a window, the model's by default. stride: tokens between windows, half the context by default.
     batch_size: windows in one forward.
     Raises ConfigError for a context beyond the model's or a stride outside 1 .. context - 1, DataError when nothing

@@ -60,7 +60,9 @@ class EvaluateConfig(Options):
         """Refuse unknown tasks, tasks without data, and nothing to do."""
         for task in self.tasks:
             if task not in TASKS:
-                raise ConfigError(f"evaluate: no task is called {task!r}{nearest(task, TASKS)}; there are {', '.join(TASKS)}.")
+                raise ConfigError(
+                    f"evaluate: no task is called {task!r}{nearest(task, TASKS)}; there are {', '.join(TASKS)}."
+                )
             needed = TASKS[task].needs
             self.require(f"the task {task} needs {needed}", getattr(self, needed) is not None, **{needed: None})
         self.require(
@@ -101,9 +103,11 @@ class Evaluation:
         lines = [("task", "metric", "value", "95 %", "over")]
         for row in self.rows:
             interval = "" if row.half_width is None else f"+- {row.half_width:.4g}"
-            lines.append((row.task, row.metric, f"{row.value:.5g}", interval, "" if row.count is None else f"{row.count:,}"))
-        widths = [max(len(line[column]) for line in lines) for column in range(5)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+            count = "" if row.count is None else f"{row.count:,}"
+            lines.append((row.task, row.metric, f"{row.value:.5g}", interval, count))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = ("  ".join(map(str.ljust, line, widths)) for line in lines)
+        return "\n".join(line.rstrip() for line in padded)
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,13 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
 def measure_perplexity(loaded: Loaded, config: EvaluateConfig) -> list[Row]:
     """Loss, perplexity and bits per byte on text."""
     if not isinstance(loaded.model, GPT):
-        raise CheckpointError(f"perplexity: {loaded.path} must hold a language model, got a reward model; name another.")
+        raise CheckpointError(
+            f"perplexity: {loaded.path} must hold a language model, got a reward model; name another."
+        )
     stream = read_stream(str(config.data), loaded.tokenizer, config.on_bad_line)
     found = perplexity(
-        loaded.model, loaded.tokenizer, stream, context=config.context, stride=config.stride, batch_size=config.batch_size
+        loaded.model, loaded.tokenizer, stream,
+        context=config.context, stride=config.stride, batch_size=config.batch_size,
     )
     return [
         Row("perplexity", "loss", found.loss, count=found.tokens),
@@ -152,7 +159,9 @@ def measure_perplexity(loaded: Loaded, config: EvaluateConfig) -> list[Row]:
 def measure_reward_accuracy(loaded: Loaded, config: EvaluateConfig) -> list[Row]:
     """Accuracy on comparisons, over all pairs and by the number of answers."""
     if not isinstance(loaded.model, ScalarModel):
-        raise CheckpointError(f"reward_accuracy: {loaded.path} must hold a reward model, got a language model; name another.")
+        raise CheckpointError(
+            f"reward_accuracy: {loaded.path} must hold a reward model, got a language model; name another."
+        )
     context = loaded.model.config.n_positions
     data = read_comparisons(
         str(config.comparisons), loaded.tokenizer, loaded.prompt_format, Limits(context, context, context),

@@ -16,26 +16,26 @@ def load_start(run: Run, path: str) -> Loaded:
     return checkpoint.load_model(path, dtype=run.dtype, device=run.device)
 
 
-def load_gpt(run: Run, path: str, *, residual_dropout: float = 0.0) -> Loaded:
-    """Load a language model. Raises CheckpointError when the checkpoint holds a reward or value model."""
+def load_gpt(run: Run, path: str, *, residual_dropout: float = 0.0) -> tuple[GPT, Loaded]:
+    """Load a language model, with this residual dropout, and what came with it. Raises CheckpointError when the checkpoint holds a reward or value model."""
     start = load_start(run, path)
     if not isinstance(start.model, GPT):
         raise CheckpointError(
             f"{run.stage}: {start.path} must hold a language model, got a reward or value model; "
             "name a checkpoint of pretraining, SFT or PPO."
         )
-    return dataclasses.replace(start, model=with_dropout(start.model, residual_dropout))
+    return with_dropout(start.model, residual_dropout), start
 
 
-def load_scalar(run: Run, path: str) -> Loaded:
-    """Load a reward or value model. Raises CheckpointError when the checkpoint holds a language model."""
+def load_scalar(run: Run, path: str) -> tuple[ScalarModel, Loaded]:
+    """Load a reward or value model, and what came with it. Raises CheckpointError when the checkpoint holds a language model."""
     start = load_start(run, path)
     if not isinstance(start.model, ScalarModel):
         raise CheckpointError(
             f"{run.stage}: {start.path} must hold a reward model, got a language model; train one with the "
             "stage reward and name its checkpoint."
         )
-    return start
+    return start.model, start
 
 
 def with_dropout(model: GPT, residual_dropout: float) -> GPT:

@@ -36,6 +36,7 @@ from instructgpt_fast import checkpoint
 from instructgpt_fast.config import to_dict, to_toml
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
+from instructgpt_fast.tokenizer import PromptFormat, Tokenizer
 from instructgpt_fast.train.device import choose_device, torch_dtype
 from instructgpt_fast.train.metrics import METRICS_FILE, MetricsLog
 from instructgpt_fast.train.options import RunOptions
@@ -69,8 +70,8 @@ class Training:
     """
 
     model: Any
-    tokenizer: Any
-    prompt_format: str
+    tokenizer: Tokenizer
+    prompt_format: PromptFormat
     modules: dict[str, nn.Module]
     optimizers: dict[str, Any]
     counters: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class Run:
     """One open run; made by `open_run`."""
 
     def __init__(self, stage: str, config: RunOptions, *, unit: str = "tokens") -> None:
-        """Prepare the directory, the device, the seeds and the logs. Raises ConfigError, CheckpointError, BackendError."""
+        """Prepare directory, device, seeds and logs. Raises ConfigError, CheckpointError or BackendError."""
         self.stage, self.config = stage, config
         self.progress = Progress(stage, enabled=config.progress, unit=unit)
         self.device, reason = choose_device(config.device)

@@ -1,6 +1,6 @@
 """The papers' numbers as presets of the stages, each with its mark (P printed, A of an ancestor, O ours).
 
-Sources: Ouyang et al. 2022, arXiv:2203.02155, appendix C; Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B.
+Sources: Ouyang et al. 2022, arXiv:2203.02155, appendix C; Brown et al. 2020, arXiv:2005.14165, table 2.1, appendix B.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ _REWARD: Marks = {
     "train_batch_size": printed(64),
     "grouped": printed(True),
 }
-REWARD_PRESETS: dict[str, Marks] = {
-    name: _REWARD for name in ("instructgpt-1.3b", "instructgpt-6b", "instructgpt-175b")
-}
+REWARD_PRESETS: dict[str, Marks] = dict.fromkeys(("instructgpt-1.3b", "instructgpt-6b", "instructgpt-175b"), _REWARD)
 
 
 def _ppo(rate: float, value_rate: float) -> Marks:

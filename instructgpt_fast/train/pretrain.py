@@ -202,8 +202,8 @@ def run_pretrain(config: PretrainConfig) -> TrainResult:
 
 def _model_and_tokenizer(run: Run, config: PretrainConfig) -> tuple[GPT, Tokenizer]:
     if config.init is not None:
-        start = load_gpt(run, config.init, residual_dropout=config.residual_dropout)
-        return start.model, start.tokenizer
+        model, start = load_gpt(run, config.init, residual_dropout=config.residual_dropout)
+        return model, start.tokenizer
     tokenizer = open_tokenizer(
         run, config.data, config.tokenizer, config.vocab_size, on_bad_line=config.on_bad_line
     )

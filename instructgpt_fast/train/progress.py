@@ -29,6 +29,11 @@ def format_rate(per_second: float, unit: str) -> str:
     return f"{per_second:.3g} {unit}/s"
 
 
+def _write(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
 class Progress:
     """Shows how far a stage is; `advance` after each step, `say` for a line that stays."""
 
@@ -70,7 +75,7 @@ class Progress:
             self._bar.update(self._task, completed=self._done, text=self._text())
         elif time.monotonic() - self._printed >= PLAIN_SECONDS or self._done == self._total:
             self._printed = time.monotonic()
-            print(f"{self._stage}: {self._done}/{self._total} {self._text()}", file=sys.stderr, flush=True)
+            _write(f"{self._stage}: {self._done}/{self._total} {self._text()}")
 
     def show(self, metrics: Mapping[str, float | int | str]) -> None:
         """Put the best-known metrics beside the bar."""
@@ -85,7 +90,7 @@ class Progress:
         if self._bar is not None:
             self._bar.console.print(message, markup=False, highlight=False)
         else:
-            print(f"{self._stage}: {message}", file=sys.stderr, flush=True)
+            _write(f"{self._stage}: {message}")
 
     def rate(self) -> float:
         """Units of work per second since `start`."""

@@ -135,7 +135,8 @@ def run_reward(config: RewardConfig) -> TrainResult:
                 run.record(step, scores)
             run.save_if_due(step, stream.steps, training)
         if demonstrations is not None and not counters.get("centred", False):
-            shift = centre_scores(model, [example.tokens for example in demonstrations], config.per_device_eval_batch_size)
+            sequences = [example.tokens for example in demonstrations]
+            shift = centre_scores(model, sequences, config.per_device_eval_batch_size)
             counters["centred"] = True
             run.record(stream.steps, {"bias_shift": shift})
             run.save(stream.steps, training)
@@ -160,7 +161,9 @@ def single_pairs(data: Sequence[RankedAnswers]) -> list[RankedAnswers]:
     return pairs
 
 
-def micro_batches(model: ScalarModel, items: Sequence[RankedAnswers], size: int, run: Run, seen: Seen) -> list[MicroBatch]:
+def micro_batches(
+    model: ScalarModel, items: Sequence[RankedAnswers], size: int, run: Run, seen: Seen
+) -> list[MicroBatch]:
     """Cut prompts into packed micro-batches whose losses sum to the mean over the prompts of the whole batch."""
     weight = 1.0 / len(items)
     parts: list[MicroBatch] = []

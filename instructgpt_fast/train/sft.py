@@ -95,8 +95,8 @@ class SftConfig(ExampleOptions):
 def run_sft(config: SftConfig) -> TrainResult:
     """Fine-tune a language model on demonstrations; see `instructgpt_fast.train`."""
     with open_run("sft", config) as run:
-        start = load_gpt(run, config.init, residual_dropout=config.residual_dropout)
-        model, tokenizer = start.model, start.tokenizer
+        model, start = load_gpt(run, config.init, residual_dropout=config.residual_dropout)
+        tokenizer = start.tokenizer
         model.activation_checkpointing = config.gradient_checkpointing
         limits = limits_of(config, model.config.n_positions)
         form, bad = config.prompt_format, config.on_bad_line
@@ -174,16 +174,17 @@ class PretrainMix:
         rows = self.windows.batch((step - 1) * self.rows, self.rows).to(self.device)
         weight = self.share / (rows.shape[0] * (rows.shape[1] - 1))
         return [
-            MicroBatch({"tokens": part}, lambda tensors: lm_loss(model, tensors), weight) for part in rows.split(self.size)
+            MicroBatch({"tokens": part}, lambda tensors: lm_loss(model, tensors), weight)
+            for part in rows.split(self.size)
         ]
 
 
 def _judge(run: Run, config: SftConfig, start: Loaded, held_out: Sequence[Encoded] | None) -> Judge | None:
     if config.select_by_reward is None or held_out is None:
         return None
-    loaded = load_scalar(run, config.select_by_reward)
+    reward_model, loaded = load_scalar(run, config.select_by_reward)
     require_same_vocabulary(start, loaded)
-    room = min(start.model.config.n_positions, loaded.model.config.n_positions)
+    room = min(start.model.config.n_positions, reward_model.config.n_positions)
     prompts = [example.tokens[:example.loss_mask.index(True)] for example in held_out[:config.selection_prompts]]
     longest = max(map(len, prompts))
     config.require(
@@ -193,4 +194,4 @@ def _judge(run: Run, config: SftConfig, start: Loaded, held_out: Sequence[Encode
     sampling = SamplingConfig(
         max_new_tokens=config.selection_max_new_tokens, temperature=config.selection_temperature, seed=config.seed,
     )
-    return Judge(loaded.model.eval(), prompts, sampling, config.per_device_eval_batch_size)
+    return Judge(reward_model, prompts, sampling, config.per_device_eval_batch_size)

@@ -17,7 +17,10 @@ def load_start(run: Run, path: str) -> Loaded:
 
 
 def load_gpt(run: Run, path: str, *, residual_dropout: float = 0.0) -> tuple[GPT, Loaded]:
-    """Load a language model, with this residual dropout, and what came with it. Raises CheckpointError when the checkpoint holds a reward or value model."""
+    """Load a language model, with this residual dropout, and what came with it.
+
+    Raises CheckpointError when the checkpoint holds a reward or value model.
+    """
     start = load_start(run, path)
     if not isinstance(start.model, GPT):
         raise CheckpointError(
@@ -28,7 +31,10 @@ def load_gpt(run: Run, path: str, *, residual_dropout: float = 0.0) -> tuple[GPT
 
 
 def load_scalar(run: Run, path: str) -> tuple[ScalarModel, Loaded]:
-    """Load a reward or value model, and what came with it. Raises CheckpointError when the checkpoint holds a language model."""
+    """Load a reward or value model, and what came with it.
+
+    Raises CheckpointError when the checkpoint holds a language model.
+    """
     start = load_start(run, path)
     if not isinstance(start.model, ScalarModel):
         raise CheckpointError(

@@ -8,6 +8,7 @@ from instructgpt_fast.ops.linear_cross_entropy import linear_cross_entropy, line
 from instructgpt_fast.ops.masked_whiten import masked_whiten, masked_whiten_oracle
 from instructgpt_fast.ops.ppo_loss import PpoLoss, ppo_loss, ppo_loss_oracle
 from instructgpt_fast.ops.ranking_loss import RankingLoss, ranking_loss, ranking_loss_oracle
+from instructgpt_fast.ops.sample_token import sample_token, sample_token_oracle
 from instructgpt_fast.ops.token_logprobs import token_logprobs, token_logprobs_oracle
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "ppo_loss_oracle",
     "ranking_loss",
     "ranking_loss_oracle",
+    "sample_token",
+    "sample_token_oracle",
     "token_logprobs",
     "token_logprobs_oracle",
 ]

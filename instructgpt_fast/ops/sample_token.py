@@ -6,6 +6,7 @@ Not covered: gradients, beam search, masks over the vocabulary (put -inf into th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -159,7 +160,7 @@ def _exponentials(seeds: Tensor, positions: Tensor, vocab: int) -> Tensor:
 
 
 def _philox(counter: tuple[Tensor, ...], key_low: Tensor, key_high: Tensor) -> tuple[Tensor, ...]:
-    """Philox4x32-10 on int64 tensors that hold 32-bit words (Salmon et al. 2011): their products wrap as unsigned do."""
+    """Philox4x32-10 on int64 tensors that hold 32-bit words (Salmon et al. 2011); products wrap as unsigned."""
     low = 0xFFFFFFFF
     c0, c1, c2, c3 = counter
     for _ in range(10):
@@ -170,9 +171,12 @@ def _philox(counter: tuple[Tensor, ...], key_low: Tensor, key_high: Tensor) -> t
     return c0, c1, c2, c3
 
 
-_RANGES = {
-    "temperature": (0.0, math.inf), "top_k": (0.0, math.inf), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
-    "repetition_penalty": (0.0, math.inf),
+_RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "temperature": ("finite and >= 0", lambda value: value >= 0),
+    "top_k": ("finite and >= 0", lambda value: value >= 0),
+    "top_p": ("in [0, 1]", lambda value: 0 <= value <= 1),
+    "min_p": ("in [0, 1]", lambda value: 0 <= value <= 1),
+    "repetition_penalty": ("finite and above 0", lambda value: value > 0),
 }
 
 
@@ -194,11 +198,9 @@ def _check(
         if isinstance(value, Tensor):
             _checks.check_shape("sample_token", name, value, (rows,), "[B] of logits")
             continue
-        low, high = _RANGES[name]
-        positive = value > 0 or name != "repetition_penalty"
-        if not (low <= value <= high and math.isfinite(value) and positive):
-            bounds = f"in [{low:g}, {high:g}]" if high < math.inf else ">= 0" if name != "repetition_penalty" else "above 0"
-            raise ValueError(f"sample_token: {name} must be finite and {bounds}, got {value}")
+        rule, holds = _RULES[name]
+        if not (math.isfinite(value) and holds(value)):
+            raise ValueError(f"sample_token: {name} must be {rule}, got {value}")
     _checks.check_constant("sample_token", logits=logits)
     _checks.check_served(
         "sample_token", logits=logits, seeds=seeds, positions=positions, history=history, **tensors)

@@ -2,8 +2,6 @@
 //
 // Numbers: everything in f32 whatever T is; sums keep one f32 partial a tile and vector lane and add tiles in double,
 // so that the error does not grow with the length of the row. A NaN in the row makes the sum NaN.
-// Tiles: 16-bit rows are widened into a tile that stays in the first-level cache, because gcc vectorises a loop that
-// mixes 16-bit and 32-bit elements at half width; an f32 row is worked on where it lies.
 #pragma once
 
 #include <algorithm>
@@ -11,12 +9,10 @@
 #include <type_traits>
 
 #include "cpu/clones.h"
-#include "cpu/scalar.h"
+#include "cpu/tile.h"
 #include "device/math.h"
 
 namespace igf::softmax {
-
-inline constexpr int64_t kTile = 1024;  // 4 KiB of f32
 
 // What a row comes down to: for z = scale * x, max over x, sum_j exp(z_j - z_max), sum_j exp(z_j - z_max) (z_j - z_max).
 struct Row {
@@ -24,18 +20,6 @@ struct Row {
   double sum;
   double weighted;
 };
-
-// The tile's values as f32: a pointer into x itself when T is float, else into `tile`, which is filled.
-template <typename T>
-IGF_INLINE const float* widened(const T* x, int64_t count, float* tile) {
-  if constexpr (std::is_same_v<T, float>) {
-    return x;
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) tile[i] = static_cast<float>(x[i]);
-    return tile;
-  }
-}
 
 // NaN is passed over: it shows in the sum.
 template <typename T>
@@ -52,7 +36,7 @@ IGF_INLINE float largest_of(const T* x, int64_t count) {
 // Weighted: also the sum that the entropy needs; else Row::weighted is 0.
 template <bool Weighted, typename T>
 IGF_INLINE Row row_of(const T* x, int64_t count, float scale) {
-  alignas(64) float tile[std::is_same_v<T, float> ? 1 : kTile];
+  alignas(64) float tile[kTileRoom<T>];
   Row row{largest_of(x, count), 0.0, 0.0};
   const float largest = row.largest;
   for (int64_t first = 0; first < count; first += kTile) {
@@ -76,28 +60,22 @@ IGF_INLINE Row row_of(const T* x, int64_t count, float scale) {
 // z_i - z_max - log(sum).
 template <typename T, typename Function>
 IGF_INLINE void replace_row(T* x, int64_t count, float scale, const Row& row, float log_sum, const Function& f) {
-  alignas(64) float tile[std::is_same_v<T, float> ? 1 : kTile];
+  alignas(64) float tile[kTileRoom<T>];
   const float largest = row.largest;
   const float inverse_sum = static_cast<float>(1.0 / row.sum);
   for (int64_t first = 0; first < count; first += kTile) {
     const int64_t length = std::min(kTile, count - first);
     T* out = x + first;
     const float* values = widened(out, length, tile);
-    if constexpr (std::is_same_v<T, float>) {
+    // Where T is float the results go straight back into the row.
+    float* results = tile;
+    if constexpr (std::is_same_v<T, float>) results = out;
 #pragma omp simd
-      for (int64_t i = 0; i < length; ++i) {
-        const float z = (out[i] - largest) * scale;
-        out[i] = f(math::exp(z) * inverse_sum, z - log_sum);
-      }
-    } else {
-#pragma omp simd
-      for (int64_t i = 0; i < length; ++i) {
-        const float z = (tile[i] - largest) * scale;
-        tile[i] = f(math::exp(z) * inverse_sum, z - log_sum);
-      }
-#pragma omp simd
-      for (int64_t i = 0; i < length; ++i) out[i] = T(values[i]);
+    for (int64_t i = 0; i < length; ++i) {
+      const float z = (values[i] - largest) * scale;
+      results[i] = f(math::exp(z) * inverse_sum, z - log_sum);
     }
+    if constexpr (!std::is_same_v<T, float>) narrow(results, out, length);
   }
 }
 

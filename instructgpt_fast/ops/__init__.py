@@ -1,8 +1,10 @@
 """The operators: each module is one op with its oracle in plain torch, over the native library of csrc/ops."""
 
+from instructgpt_fast.ops.adamw import adamw, adamw_oracle
 from instructgpt_fast.ops.bias_gelu import bias_gelu, bias_gelu_oracle
 from instructgpt_fast.ops.embedding import embedding, embedding_oracle
 from instructgpt_fast.ops.gae import gae, gae_oracle
+from instructgpt_fast.ops.grad_norm import grad_norm, grad_norm_oracle
 from instructgpt_fast.ops.layer_norm import layer_norm, layer_norm_oracle
 from instructgpt_fast.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_oracle
 from instructgpt_fast.ops.masked_whiten import masked_whiten, masked_whiten_oracle
@@ -14,12 +16,16 @@ from instructgpt_fast.ops.token_logprobs import token_logprobs, token_logprobs_o
 __all__ = [
     "PpoLoss",
     "RankingLoss",
+    "adamw",
+    "adamw_oracle",
     "bias_gelu",
     "bias_gelu_oracle",
     "embedding",
     "embedding_oracle",
     "gae",
     "gae_oracle",
+    "grad_norm",
+    "grad_norm_oracle",
     "layer_norm",
     "layer_norm_oracle",
     "linear_cross_entropy",

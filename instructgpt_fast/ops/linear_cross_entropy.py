@@ -17,9 +17,7 @@ _OP = "linear_cross_entropy"
 _forward = torch.ops.instructgpt_fast.linear_cross_entropy
 
 
-def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, loss_mask: Tensor | None = None
-) -> Tensor:
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, loss_mask: Tensor | None = None) -> Tensor:
     """Sums -log softmax(hidden @ weight.T)[target] over the counted tokens.
 
     Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", eq. 1 and 2. The gradient is
@@ -92,7 +90,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
         dhidden, dweight = ctx.saved_tensors
-        # Scaled before the rounding to float16 or bfloat16: a sum over tokens may be out of float16's range, its mean not.
+        # Scaled before the rounding to float16: a sum over tokens may be out of its range where the mean is not.
         hidden_grad = (dhidden * dloss).to(ctx.dtype) if ctx.need_dhidden else None
         weight_grad = (dweight * dloss).to(ctx.dtype) if ctx.need_dweight else None
         return hidden_grad, weight_grad, None, None, None, None

@@ -99,9 +99,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 @torch.library.register_fake(f"{_library.NAMESPACE}::token_logprobs")
-def _fake_forward(
-    hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_forward(hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     count = hidden.shape[0]
     logprobs = hidden.new_empty((count,), dtype=torch.float32)
     return logprobs, torch.empty_like(logprobs), hidden.new_empty((count, 2), dtype=torch.float32)

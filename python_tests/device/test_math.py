@@ -45,8 +45,19 @@ def functions(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     (folder / "probe.cpp").write_text(PROBE, encoding="utf-8")
     library = folder / "probe.so"
     subprocess.run(
-        [compiler(), "-std=c++17", "-O3", "-fno-trapping-math", "-shared", "-fPIC", *flags, f"-I{HEADER_FOLDER}",
-         str(folder / "probe.cpp"), "-o", str(library)],
+        [
+            compiler(),
+            "-std=c++17",
+            "-O3",
+            "-fno-trapping-math",
+            "-shared",
+            "-fPIC",
+            *flags,
+            f"-I{HEADER_FOLDER}",
+            str(folder / "probe.cpp"),
+            "-o",
+            str(library),
+        ],
         check=True,
     )
     loaded = ctypes.CDLL(str(library))
@@ -77,9 +88,14 @@ def worst_ulp(y: np.ndarray, exact: np.ndarray) -> float:
     return float((np.abs(y.astype(np.float64) - exact)[normal] / np.spacing(rounded[normal])).max())
 
 
-@pytest.mark.parametrize(("name", "low", "high", "bound"), [
-    ("exp", -87.3365, 88.7228, 1.1), ("log", 0.0, np.inf, 1.0), ("log1p", 0.0, np.inf, 1.5),
-])
+@pytest.mark.parametrize(
+    ("name", "low", "high", "bound"),
+    [
+        ("exp", -87.3365, 88.7228, 1.1),
+        ("log", 0.0, np.inf, 1.0),
+        ("log1p", 0.0, np.inf, 1.5),
+    ],
+)
 def test_error_bound(functions: dict[str, Function], name: str, low: float, high: float, bound: float) -> None:
     with np.errstate(invalid="ignore"):
         x = all_floats()

@@ -310,12 +310,12 @@ def _broken(value: torch.Tensor) -> list[torch.Tensor]:
     """Copies of a result with one mistake each; none for a result in which the mistake would not show."""
     if value.numel() == 0 or not bool(value.isfinite().all()) or not bool(value.any()):
         return []
-    largest = int(value.abs().reshape(-1).argmax())
+    largest = int(value.double().abs().reshape(-1).argmax())
     off = value.clone().reshape(-1)
     off[largest] = off[largest] * 1.5 if value.is_floating_point() else ~off[largest]
     broken = [off.reshape(value.shape)]
     rows = value.reshape(-1, value.shape[-1]) if value.dim() > 1 else value.reshape(1, -1)
-    row = int(rows.abs().double().sum(-1).argmax())
+    row = int(rows.double().abs().sum(-1).argmax())
     shifted = rows.clone()
     shifted[row] = rows[row].roll(1)
     if rows.shape[1] > 2 and not same_bits(shifted, rows):

@@ -1,0 +1,60 @@
+// grad_norm: schema, the list of blocks and the CPU execution.
+#include "ops/grad_norm/grad_norm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "binding/tensor.h"
+
+namespace igf {
+namespace {
+
+constexpr const char* kOp = "grad_norm";
+
+GradNormType type_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return GradNormType::kFloat;
+    case ScalarType::BFloat16: return GradNormType::kBFloat16;
+    case ScalarType::Half: return GradNormType::kHalf;
+    default:
+      IGF_CHECK(false, kOp, ": serves float32, bfloat16 and float16, got dtype number ",
+                static_cast<int>(tensor.scalar_type()));
+  }
+  return GradNormType::kFloat;
+}
+
+// Blocks of one tensor, in order; a block never spans two tensors.
+void append_blocks(const Tensor& tensor, std::vector<GradNormBlock>& blocks) {
+  const GradNormType type = type_of(tensor);
+  const int64_t item_bytes = type == GradNormType::kFloat ? 4 : 2;
+  const char* data = static_cast<const char*>(tensor.const_data_ptr());
+  const int64_t size = tensor.numel();
+  for (int64_t first = 0; first < size; first += kGradNormBlock) {
+    blocks.push_back({data + first * item_bytes, std::min(kGradNormBlock, size - first), type});
+  }
+}
+
+Tensor grad_norm_cpu(TensorList tensors) {
+  IGF_CHECK(!tensors.empty(), kOp, ": tensors must hold at least one tensor");
+  std::vector<Tensor> kept;  // dense copies live until the sums are done
+  kept.reserve(tensors.size());
+  std::vector<GradNormBlock> blocks;
+  for (const Tensor& tensor : tensors) {
+    kept.push_back(dense(tensor));
+    append_blocks(kept.back(), blocks);
+  }
+  std::vector<double> partials(blocks.size());
+  grad_norm_partials(blocks.data(), static_cast<int64_t>(blocks.size()), partials.data());
+  double total = 0.0;
+  for (const double partial : partials) total += partial;
+  const Tensor norm = new_empty(tensors.front(), {}, ScalarType::Float);
+  *mutable_data<float>(norm) = static_cast<float>(std::sqrt(total));
+  return norm;
+}
+
+}  // namespace
+}  // namespace igf
+
+STABLE_TORCH_LIBRARY_FRAGMENT(instructgpt_fast, m) { m.def("grad_norm(Tensor[] tensors) -> Tensor"); }
+
+STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, CPU, m) { m.impl("grad_norm", TORCH_BOX(&igf::grad_norm_cpu)); }

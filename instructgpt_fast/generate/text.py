@@ -15,7 +15,7 @@ from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.generate.engine import Engine, sample
 from instructgpt_fast.generate.sampling import SamplingConfig
 from instructgpt_fast.model import GPT
-from instructgpt_fast.tokenizer import Message
+from instructgpt_fast.tokenizer import Message, as_messages
 
 Source = str | os.PathLike[str] | Loaded
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
@@ -36,9 +36,9 @@ def generate(
     options = sampling_config(sampling)
     loaded, model = _language_model(source)
     one = isinstance(prompt, str) or _is_dialogue(prompt)
-    several = [prompt] if one else list(prompt)
+    several: list[Any] = [prompt] if one else list(prompt)
     tokenizer = loaded.tokenizer
-    encoded = [tokenizer.encode_prompt(p, loaded.prompt_format) for p in several]
+    encoded = [_encode(loaded, p) for p in several]
     completions = sample(model, encoded, options, eos_id=tokenizer.eos_id, batch_size=batch_size)
     texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
     return texts[0] if one else texts
@@ -53,8 +53,7 @@ def stream(source: Source, prompt: Prompt, **sampling: Any) -> Iterator[str]:
     options = sampling_config(sampling)
     loaded, model = _language_model(source)
     tokenizer = loaded.tokenizer
-    encoded = tokenizer.encode_prompt(prompt, loaded.prompt_format)
-    engine = Engine(model, [encoded], options, eos_id=tokenizer.eos_id, batch_size=1)
+    engine = Engine(model, [_encode(loaded, prompt)], options, eos_id=tokenizer.eos_id, batch_size=1)
     text = tokenizer.text_stream()
     place, more = 0, True
     while more:
@@ -77,6 +76,11 @@ def sampling_config(options: dict[str, Any]) -> SamplingConfig:
                 f"generate: unknown option {name!r}{nearest(name, known)} The options are {', '.join(known)}."
             )
     return SamplingConfig(**options)
+
+
+def _encode(loaded: Loaded, prompt: Prompt) -> list[int]:
+    text = prompt if isinstance(prompt, str) else as_messages(prompt)
+    return loaded.tokenizer.encode_prompt(text, loaded.prompt_format)
 
 
 def _is_dialogue(prompt: Sequence[Any]) -> bool:

@@ -6,7 +6,7 @@ on a few responses. Each failure is a TrainingError that names the likely cause.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -76,9 +76,9 @@ def check_eos_counted(rollout: Rollout, eos_id: int) -> None:
             )
 
 
-def check_neighbours(policy: GPT, rollout: Rollout, *, temperature: float, rows: Sequence[int]) -> None:
+def check_neighbours(policy: GPT, rollout: Rollout, *, temperature: float) -> None:
     """Log-probabilities of a response are the same alone, packed beside others, and in a right-padded batch."""
-    prompts, responses = [rollout.prompts[r] for r in rows], [rollout.responses[r] for r in rows]
+    prompts, responses = rollout.prompts, rollout.responses
     tolerance = LOGPROB_TOLERANCE[policy.lm_weight.dtype]
     with torch.no_grad():
         together = response_logprobs(policy, pack(prompts, responses, rollout.device), temperature=temperature)[0]

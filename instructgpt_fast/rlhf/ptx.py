@@ -18,7 +18,9 @@ def ptx_examples(episodes: int, ratio: float) -> int:
     return max(1, round(episodes * ratio))
 
 
-def ptx_backward(policy: GPT, tokens: Tensor, *, ptx_coef: float, micro_batch_size: int) -> float:
+def ptx_backward(
+    policy: GPT, tokens: Tensor, *, ptx_coef: float, micro_batch_size: int, loss_scale: float = 1.0
+) -> float:
     """Add ptx_coef times the gradient of the pretraining loss to the policy (Ouyang et al. 2022, eq. 2, appendix C.4).
 
     Called after the PPO backward of the same minibatch, into the same gradient buffers.  The paper does not print how
@@ -27,6 +29,7 @@ def ptx_backward(policy: GPT, tokens: Tensor, *, ptx_coef: float, micro_batch_si
 
     policy: gradients are added to its parameters. tokens: int64 [E, T], T at least 2, one window of text a row.
     micro_batch_size: rows of one forward; the result does not depend on it beyond rounding.
+    loss_scale: factor on the gradients alone, for fp16.
     Returns the mean loss in nats per token, before ptx_coef.
     """
     rows, width = tokens.shape
@@ -37,6 +40,6 @@ def ptx_backward(policy: GPT, tokens: Tensor, *, ptx_coef: float, micro_batch_si
     for part in tokens.split(micro_batch_size):
         before, targets, mask = shift_packed(policy(part), part, None)
         loss = linear_cross_entropy(before, policy.lm_weight, targets, mask)
-        (loss * (ptx_coef / predicted)).backward()
+        (loss * (ptx_coef * loss_scale / predicted)).backward()
         total += loss.item()
     return total / predicted

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instructgpt_fast.errors import TrainingError
 from instructgpt_fast.generate import SamplingConfig, sample
 from instructgpt_fast.model import GPT
-from instructgpt_fast.rlhf.batch import pad, padded_mask
+from instructgpt_fast.rlhf.batch import pack, pad, padded_mask
 
 __all__ = ["Rollout", "collect", "episode_seeds"]
 
@@ -46,6 +45,24 @@ class Rollout:
         """Tokens of each prompt with its response."""
         return [len(p) + len(r) for p, r in zip(self.prompts, self.responses, strict=True)]
 
+    def take(self, rows: Sequence[int]) -> Rollout:
+        """The named rows in the given order, cut to the longest response among them."""
+        responses = [self.responses[i] for i in rows]
+        index = torch.tensor(list(rows), device=self.device)
+        width = max(map(len, responses))
+        return Rollout(
+            [self.prompts[i] for i in rows], responses, self.finished[index],
+            self.loss_mask[index, :width], self.logprobs[index, :width],
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What to keep of this rollout when something in it is not finite."""
+        batch = pack(self.prompts, self.responses)
+        return {
+            "tokens": batch.tokens, "cu_seqlens": batch.cu_seqlens, "loss_mask": batch.loss_mask,
+            "sampler_logprobs": self.logprobs,
+        }
+
     def pad(self, flat: Tensor) -> Tensor:
         """Lay out one number a response token, in packed order, as f32 [B, R]."""
         return pad(flat, self.loss_mask)
@@ -73,7 +90,7 @@ def collect(
     """Let the policy answer each prompt once, dropout off and without gradient.
 
     prompts: B token lists, none empty. seeds: B sampling seeds. batch_size: responses decoded at the same time.
-    Raises TrainingError when a drawn log-probability is not finite, which means that the policy has broken.
+    Raises TrainingError when the logits are not numbers, which means that the policy has broken.
     """
     training = policy.training
     policy.eval()
@@ -88,10 +105,5 @@ def collect(
     responses = [list(completion.tokens) for completion in drawn]
     mask = padded_mask([len(r) for r in responses], device)
     flat = torch.tensor([x for completion in drawn for x in completion.logprobs], dtype=torch.float32, device=device)
-    if not torch.isfinite(flat).all():
-        raise TrainingError(
-            "collect: the policy's log-probabilities must be finite, got NaN or infinity while sampling; "
-            "resume from the last checkpoint with a smaller learning_rate."
-        )
     finished = torch.tensor([completion.finished for completion in drawn], dtype=torch.bool, device=device)
     return Rollout([list(p) for p in prompts], responses, finished, mask, pad(flat, mask))

@@ -17,6 +17,9 @@ from instructgpt_fast.rlhf.scoring import response_logprobs, response_values
 __all__ = ["Experience", "PpoObjective", "from_rollout", "ppo_backward", "select"]
 
 
+_PER_TOKEN = ("old_logprobs", "ref_logprobs", "old_values", "advantages", "returns")
+
+
 @dataclass(frozen=True)
 class PpoObjective:
     """The constants of the PPO loss (Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9)."""
@@ -52,6 +55,12 @@ class Experience:
         """Counted tokens, the denominator of the losses."""
         return sum(map(len, self.responses))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What to keep of this batch when something in it is not finite."""
+        batch = pack(self.prompts, self.responses)
+        found = {"tokens": batch.tokens, "cu_seqlens": batch.cu_seqlens, "loss_mask": batch.loss_mask}
+        return found | {name: getattr(self, name) for name in _PER_TOKEN}
+
 
 def from_rollout(rollout: Rollout, **tensors: Tensor) -> Experience:
     """Join a rollout with its scored tensors (old_logprobs, ref_logprobs, old_values, advantages, returns)."""
@@ -65,18 +74,25 @@ def select(experience: Experience, rows: Sequence[int]) -> Experience:
     width = max(map(len, responses))
     tensors = {
         name: getattr(experience, name)[index, :width]
-        for name in ("loss_mask", "old_logprobs", "ref_logprobs", "old_values", "advantages", "returns")
+        for name in ("loss_mask", *_PER_TOKEN)
     }
     return Experience([experience.prompts[i] for i in rows], responses, **tensors)
 
 
 def ppo_backward(
-    policy: GPT, value_model: ScalarModel, experience: Experience, objective: PpoObjective, *, denominator: float
+    policy: GPT,
+    value_model: ScalarModel,
+    experience: Experience,
+    objective: PpoObjective,
+    *,
+    denominator: float,
+    loss_scale: float = 1.0,
 ) -> PpoLoss:
     """Add the gradients of some rows of a minibatch to both models.
 
     denominator: counted tokens of the whole minibatch, so that the gradients (and statistics) of its parts add up
-    to those of one large backward. Returns the loss and statistics of these rows, already divided by it.
+    to those of one large backward. loss_scale: factor on the gradients alone, for fp16.
+    Returns the loss and statistics of these rows, already divided by the denominator.
     """
     batch = pack(experience.prompts, experience.responses, experience.loss_mask.device)
     logprobs, entropy = response_logprobs(policy, batch, temperature=objective.temperature)
@@ -99,5 +115,5 @@ def ppo_backward(
         ref_logprobs=experience.ref_logprobs,
         denominator=denominator,
     )
-    result.loss.backward()
+    (result.loss * loss_scale).backward()
     return result

@@ -14,6 +14,7 @@ from instructgpt_fast.config import nearest
 from instructgpt_fast.errors import ConfigError
 
 if TYPE_CHECKING:
+    from instructgpt_fast.rlhf.scorers import RewardFunction
     from instructgpt_fast.train.loop import TrainResult
     from instructgpt_fast.train.options import RunOptions
     from instructgpt_fast.train.ppo import PpoConfig
@@ -43,10 +44,13 @@ def config_class(stage: str) -> Any:
     return getattr(module, STAGES[stage][0])
 
 
-def train(config: RunOptions | str, **options: Any) -> TrainResult:
+def train(
+    config: RunOptions | str, *, reward_fn: RewardFunction | None = None, **options: Any
+) -> TrainResult:
     """Run a training stage and return its checkpoint, its directory and its last metrics.
 
     config: an options object, on which `options` are set anew; or a stage name, whose options are `options`.
+    reward_fn: PPO only, in the place of reward_model: (prompts, responses), two lists of text, to one score a response.
     Raises ConfigError, DataError, CheckpointError, BackendError or TrainingError, each saying what to do;
     KeyboardInterrupt after Ctrl-C, with a checkpoint saved.
     """
@@ -60,7 +64,10 @@ def train(config: RunOptions | str, **options: Any) -> TrainResult:
             )
         made = dataclasses.replace(config, **options) if options else config
     module = importlib.import_module(f"instructgpt_fast.train.{made.stage}")
-    result: TrainResult = getattr(module, STAGES[made.stage][1])(made)
+    run = getattr(module, STAGES[made.stage][1])
+    if reward_fn is not None and made.stage != "ppo":
+        raise ConfigError(f"train: reward_fn belongs to the stage ppo, got stage {made.stage!r}; leave it out.")
+    result: TrainResult = run(made) if reward_fn is None else run(made, reward_fn=reward_fn)
     return result
 
 

@@ -6,13 +6,36 @@ Stiennon et al. 2020, arXiv:2009.01325; their released code), [O] our own choice
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from pathlib import Path
 from typing import ClassVar, Literal
 
+import torch
+
 from instructgpt_fast.config import options_class
+from instructgpt_fast.generate import SamplingConfig
+from instructgpt_fast.ops import PpoLoss
+from instructgpt_fast.optim import constant_with_warmup
+from instructgpt_fast.rlhf.advantages import advantages_and_returns, whiten_advantages
+from instructgpt_fast.rlhf.batch import pack
+from instructgpt_fast.rlhf.invariants import check_first_minibatch
+from instructgpt_fast.rlhf.kl import response_kl
+from instructgpt_fast.rlhf.metrics import rollout_metrics, sum_stats, update_metrics
+from instructgpt_fast.rlhf.ptx import ptx_backward, ptx_examples
+from instructgpt_fast.rlhf.rewards import shape_scores, token_rewards, whiten_token_rewards
+from instructgpt_fast.rlhf.rollout import Rollout, collect, episode_seeds
+from instructgpt_fast.rlhf.scorers import RewardFunction
+from instructgpt_fast.rlhf.scoring import rollout_logprobs, rollout_values
+from instructgpt_fast.rlhf.update import Experience, PpoObjective, from_rollout, ppo_backward, select
+from instructgpt_fast.train.guard import stop_unless_finite
+from instructgpt_fast.train.loop import TrainResult, open_run
 from instructgpt_fast.train.options import RunOptions
+from instructgpt_fast.train.ppo_checks import check_before_training
+from instructgpt_fast.train.ppo_parts import PpoParts, build_parts
 from instructgpt_fast.train.presets import PPO_PRESETS
 
-__all__ = ["PpoConfig"]
+__all__ = ["PpoConfig", "run_ppo"]
 
 
 @options_class(PPO_PRESETS)
@@ -47,7 +70,9 @@ class PpoConfig(RunOptions):
     max_scoring_tokens: int = 16_384
     """Tokens in one forward of the frozen models."""
     max_prompt_tokens: int = 1024
-    """Longer prompts are left out and counted [P]."""
+    """Longest prompt; it also leaves room for the response in the context of every model [P]."""
+    on_overlong: Literal["error", "skip"] = "error"
+    """A longer prompt stops the run with its place, or is left out and counted [P: left out]."""
     max_response_tokens: int = 1024
     """Sampling stops here when EOS has not been drawn [P]."""
     temperature: float = 1.0
@@ -119,6 +144,8 @@ class PpoConfig(RunOptions):
     """Weight of the pretraining gradient, whose loss is a mean over tokens here [P; the average is O]."""
     ptx_ratio: float = 8.0
     """Pretraining windows for each episode [P]."""
+    per_device_ptx_batch_size: int = 8
+    """Pretraining windows in one forward and backward pass."""
     ptx_length: int | None = None
     """Tokens of a pretraining window; none is the policy's context [O]."""
 
@@ -137,7 +164,7 @@ class PpoConfig(RunOptions):
         for name in (
             "total_episodes", "batch_size", "mini_batch_size", "num_ppo_epochs", "per_device_train_batch_size",
             "rollout_batch_size", "max_scoring_tokens", "max_prompt_tokens", "max_response_tokens",
-            "invariant_episodes",
+            "invariant_episodes", "per_device_ptx_batch_size",
         ):
             value = getattr(self, name)
             self.require(f"{name} must be at least 1", value >= 1, **{name: value})
@@ -149,9 +176,11 @@ class PpoConfig(RunOptions):
         for name in ("gamma", "lam", "lr_warmup_start"):
             value = getattr(self, name)
             self.require(f"{name} must lie in [0, 1]", 0.0 <= value <= 1.0, **{name: value})
-        for name in ("adam_beta1", "adam_beta2", "ema_decay"):
+        for name in ("adam_beta1", "adam_beta2"):
             value = getattr(self, name)
-            self.require(f"{name} must lie in [0, 1)", value is None or 0.0 <= value < 1.0, **{name: value})
+            self.require(f"{name} must lie in [0, 1)", 0.0 <= value < 1.0, **{name: value})
+        decay = self.ema_decay
+        self.require("ema_decay must lie in (0, 1) or be none", decay is None or 0.0 < decay < 1.0, ema_decay=decay)
 
     def _check_positive(self) -> None:
         for name in (
@@ -173,3 +202,156 @@ class PpoConfig(RunOptions):
     def iterations(self) -> int:
         """Rollout-and-update rounds: total_episodes / batch_size, rounded up."""
         return -(-self.total_episodes // self.batch_size)
+
+
+def run_ppo(config: PpoConfig, *, reward_fn: RewardFunction | None = None) -> TrainResult:
+    """Train a policy by PPO against a reward model, or by PPO-ptx when ptx_data is given.
+
+    reward_fn: scores (prompts, responses) as text instead of the reward model; a Python function, higher is better.
+    Every random choice is a function of the seed and of the episode or iteration, so a resumed run makes the same ones.
+    Raises ConfigError, DataError, CheckpointError, BackendError or TrainingError, each saying what to do.
+    """
+    with open_run("ppo", config) as run:
+        parts = build_parts(config, run, reward_fn)
+        first = run.resume(parts.training)
+        parts.restore()
+        metrics: dict[str, float] = parts.training.counters.get("metrics", {})
+        for iteration in run.steps(first, config.iterations):
+            rollout, experience, metrics = gather(config, parts, iteration, run.directory)
+            if iteration == 1 and config.check_invariants:
+                check_before_training(config, parts, rollout, experience)
+            metrics |= update(config, parts, experience, iteration, run.directory)
+            parts.learn_kl(config, metrics["objective/kl"])
+            parts.remember(iteration * config.batch_size, metrics)
+            run.log(iteration, metrics, config.iterations)
+            run.worked(sum(rollout.sequence_lengths))
+            run.save_if_due(iteration, config.iterations, parts.training)
+        return run.finish(config.iterations, parts.training, metrics)
+
+
+def gather(
+    config: PpoConfig, parts: PpoParts, iteration: int, run_dir: Path
+) -> tuple[Rollout, Experience, dict[str, float]]:
+    """Answer batch_size prompts with the live policy, and work out their rewards, advantages and returns."""
+    started = time.perf_counter()
+    prompts = parts.prompts.take(config.batch_size)
+    sampling = SamplingConfig(max_new_tokens=config.max_response_tokens, temperature=config.temperature)
+    seeds = episode_seeds(config.seed, (iteration - 1) * config.batch_size, config.batch_size)
+    rollout = collect(
+        parts.policy, prompts, sampling, eos_id=parts.eos_id, seeds=seeds, batch_size=config.rollout_batch_size
+    )
+    drawn = time.perf_counter()
+    limit = config.max_scoring_tokens
+    scores = parts.score(rollout)
+    ref = rollout_logprobs(parts.reference, rollout, temperature=config.temperature, max_tokens=limit)
+    values = rollout_values(parts.value_model, rollout, max_tokens=limit)
+    old = rollout.logprobs
+    if not parts.trust_sampler:
+        old = rollout_logprobs(parts.policy, rollout, temperature=config.temperature, max_tokens=limit)
+    stop_unless_finite(
+        run_dir, iteration,
+        {"score": scores.sum().item(), "reference log-probability": ref.sum().item(), "value": values.sum().item()},
+        modules=parts.models, batch=rollout.tensors(),
+    )
+    kl = response_kl(old, ref, rollout.loss_mask)
+    penalised, shaped = shape_scores(
+        scores, rollout.finished, missing_eos_penalty=config.missing_eos_penalty or 0.0,
+        whiten=config.whiten_scores, clip=config.score_clip,
+    )
+    rewards = token_rewards(shaped, kl, rollout.loss_mask, kl_coef=parts.kl_coef)
+    if config.whiten_rewards:
+        rewards = whiten_token_rewards(rewards, rollout.loss_mask)
+    advantages, returns = advantages_and_returns(
+        rewards, values, rollout.loss_mask, gamma=config.gamma, lam=config.lam
+    )
+    experience = from_rollout(
+        rollout, old_logprobs=old, ref_logprobs=ref, old_values=values, advantages=advantages, returns=returns
+    )
+    metrics = rollout_metrics(rollout, kl, penalised, shaped, experience, kl_coef=parts.kl_coef)
+    metrics |= {"time/rollout": drawn - started, "time/score": time.perf_counter() - drawn}
+    return rollout, experience, metrics
+
+
+def update(
+    config: PpoConfig, parts: PpoParts, experience: Experience, iteration: int, run_dir: Path
+) -> dict[str, float]:
+    """Train policy and value model on one iteration's experience; returns its metrics."""
+    started = time.perf_counter()
+    warmup = constant_with_warmup(iteration - 1, 1.0, config.lr_warmup_iterations, config.lr_warmup_start)
+    # The order of episodes within an iteration depends on seed and iteration alone, so resuming needs no state for it.
+    generator = torch.Generator().manual_seed(episode_seeds(config.seed, -iteration, 1)[0])
+    results: list[PpoLoss] = []
+    ptx_losses: list[float] = []
+    for _ in range(config.num_ppo_epochs):
+        for rows in torch.randperm(len(experience), generator=generator).split(config.mini_batch_size):
+            minibatch = select(experience, rows.tolist())
+            result, ptx_loss = accumulate(config, parts, minibatch)
+            if iteration == 1 and not results and config.check_invariants:
+                check_first_minibatch(result, parts.dtype)
+            step(config, parts, minibatch, result, ptx_loss, warmup, iteration, run_dir)
+            results.append(result)
+            if ptx_loss is not None:
+                ptx_losses.append(ptx_loss)
+    metrics = update_metrics(results)
+    metrics |= {"lr": warmup * config.learning_rate, "value_lr": warmup * config.value_learning_rate}
+    if ptx_losses:
+        metrics["loss/ptx"] = sum(ptx_losses) / len(ptx_losses)
+    return metrics | {"time/update": time.perf_counter() - started, "episode": float(iteration * config.batch_size)}
+
+
+def accumulate(config: PpoConfig, parts: PpoParts, minibatch: Experience) -> tuple[PpoLoss, float | None]:
+    """Gradients of one minibatch, in micro batches, then of its share of pretraining text into the same buffers."""
+    if config.whiten_advantages:
+        white = whiten_advantages(minibatch.advantages, minibatch.loss_mask)
+        minibatch = dataclasses.replace(minibatch, advantages=white)
+    objective = PpoObjective(
+        cliprange=config.cliprange, cliprange_value=config.cliprange_value, vf_coef=config.vf_coef,
+        temperature=config.temperature, entropy_coef=config.entropy_coef,
+    )
+    size = config.per_device_train_batch_size
+    results = [
+        ppo_backward(
+            parts.policy, parts.value_model, select(minibatch, range(first, min(first + size, len(minibatch)))),
+            objective, denominator=minibatch.num_tokens, loss_scale=parts.loss_scale.scale,
+        )
+        for first in range(0, len(minibatch), size)
+    ]
+    ptx_loss = None
+    if parts.ptx is not None:
+        windows = parts.ptx.take(ptx_examples(len(minibatch), config.ptx_ratio))
+        ptx_loss = ptx_backward(
+            parts.policy, windows, ptx_coef=config.ptx_coef, micro_batch_size=config.per_device_ptx_batch_size,
+            loss_scale=parts.loss_scale.scale,
+        )
+    return sum_stats(results), ptx_loss
+
+
+def step(
+    config: PpoConfig,
+    parts: PpoParts,
+    minibatch: Experience,
+    result: PpoLoss,
+    ptx_loss: float | None,
+    warmup: float,
+    iteration: int,
+    run_dir: Path,
+) -> None:
+    """One optimizer step of policy and value model; a loss or gradient that is not finite stops the run instead."""
+    unscale = 1.0 / parts.loss_scale.scale
+    reports = {
+        "policy gradient": parts.policy_optimizer.step(config.learning_rate * warmup, grad_scale=unscale),
+        "value gradient": parts.value_optimizer.step(config.value_learning_rate * warmup, grad_scale=unscale),
+    }
+    watched = {"loss": result.loss.item(), "ptx loss": 0.0 if ptx_loss is None else ptx_loss}
+    if not parts.loss_scale.dynamic:
+        watched |= {name: report.grad_norm for name, report in reports.items()}
+    batch = pack(minibatch.prompts, minibatch.responses, minibatch.loss_mask.device)
+    stop_unless_finite(
+        run_dir, iteration, watched, modules={"policy": parts.policy, "value": parts.value_model},
+        batch=minibatch.tensors(),
+        replay=lambda: (parts.policy(batch.tokens, cu_seqlens=batch.cu_seqlens),
+                        parts.value_model(batch.tokens, cu_seqlens=batch.cu_seqlens)),
+    )
+    parts.loss_scale.update(all(report.applied for report in reports.values()))
+    parts.policy_optimizer.zero_grad()
+    parts.value_optimizer.zero_grad()

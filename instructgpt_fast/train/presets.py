@@ -78,7 +78,7 @@ def _ppo(rate: float, value_rate: float) -> Marks:
         "lam": ancestral(0.95), "cliprange_value": ancestral(0.2), "vf_coef": ancestral(0.1),
         "entropy_coef": ours(0.0), "whiten_advantages": ancestral(True), "whiten_rewards": ours(False),
         "missing_eos_penalty": ancestral(1.0),
-        "max_prompt_tokens": printed(1024), "max_response_tokens": printed(1024),
+        "max_prompt_tokens": printed(1024), "on_overlong": printed("skip"), "max_response_tokens": printed(1024),
         "ptx_coef": printed(27.8), "ptx_ratio": printed(8.0),
         "ema_decay": printed(0.992), "lr_warmup_iterations": printed(10), "lr_warmup_start": printed(0.1),
         "value_learning_rate": printed(value_rate), "learning_rate": ours(rate),

@@ -337,21 +337,24 @@ def step(
     run_dir: Path,
 ) -> None:
     """One optimizer step of policy and value model; a loss or gradient that is not finite stops the run instead."""
+    batch = pack(minibatch.prompts, minibatch.responses, minibatch.loss_mask.device)
+
+    def check(values: dict[str, float]) -> None:
+        stop_unless_finite(
+            run_dir, iteration, values, modules={"policy": parts.policy, "value": parts.value_model},
+            batch=minibatch.tensors(),
+            replay=lambda: (parts.policy(batch.tokens, cu_seqlens=batch.cu_seqlens),
+                            parts.value_model(batch.tokens, cu_seqlens=batch.cu_seqlens)),
+        )
+
+    check({"loss": result.loss.item(), "ptx loss": 0.0 if ptx_loss is None else ptx_loss})
     unscale = 1.0 / parts.loss_scale.scale
     reports = {
         "policy gradient": parts.policy_optimizer.step(config.learning_rate * warmup, grad_scale=unscale),
         "value gradient": parts.value_optimizer.step(config.value_learning_rate * warmup, grad_scale=unscale),
     }
-    watched = {"loss": result.loss.item(), "ptx loss": 0.0 if ptx_loss is None else ptx_loss}
     if not parts.loss_scale.dynamic:
-        watched |= {name: report.grad_norm for name, report in reports.items()}
-    batch = pack(minibatch.prompts, minibatch.responses, minibatch.loss_mask.device)
-    stop_unless_finite(
-        run_dir, iteration, watched, modules={"policy": parts.policy, "value": parts.value_model},
-        batch=minibatch.tensors(),
-        replay=lambda: (parts.policy(batch.tokens, cu_seqlens=batch.cu_seqlens),
-                        parts.value_model(batch.tokens, cu_seqlens=batch.cu_seqlens)),
-    )
+        check({name: report.grad_norm for name, report in reports.items()})
     parts.loss_scale.update(all(report.applied for report in reports.values()))
     parts.policy_optimizer.zero_grad()
     parts.value_optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """The operators: each module is one op with its oracle in plain torch, over the native library of csrc/ops."""
 
 from instructgpt_fast.ops.adamw import adamw, adamw_oracle
+from instructgpt_fast.ops.attention import attention, attention_oracle
 from instructgpt_fast.ops.bias_gelu import bias_gelu, bias_gelu_oracle
 from instructgpt_fast.ops.embedding import embedding, embedding_oracle
 from instructgpt_fast.ops.gae import gae, gae_oracle
@@ -18,6 +19,8 @@ __all__ = [
     "RankingLoss",
     "adamw",
     "adamw_oracle",
+    "attention",
+    "attention_oracle",
     "bias_gelu",
     "bias_gelu_oracle",
     "embedding",

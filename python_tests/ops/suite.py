@@ -186,7 +186,7 @@ class OpSuite:
         actual = self._evaluate(self.op, inputs, case)
         oracle, yardstick = self._references(inputs, case)
         for what, value in actual.items():
-            for broken in _broken(value):
+            for broken in _broken(value, oracle[what], yardstick[what]):
                 with pytest.raises(AssertionError):
                     compare(broken, oracle[what], yardstick[what], name=what, **self.looser(what, case, dtype))
 
@@ -306,10 +306,12 @@ def _fixed_weights(output: torch.Tensor, seed: int) -> torch.Tensor:
     return drawn.bfloat16().half().to(output.dtype)
 
 
-def _broken(value: torch.Tensor) -> list[torch.Tensor]:
+def _broken(value: torch.Tensor, oracle: torch.Tensor, yardstick: torch.Tensor) -> list[torch.Tensor]:
     """Copies of a result with one mistake each; none for a result in which the mistake would not show."""
     if value.numel() == 0 or not bool(value.isfinite().all()) or not bool(value.any()):
         return []
+    if oracle.double().abs().max() <= 16 * (yardstick.double() - oracle.double()).abs().max():
+        return []  # nothing but rounding, as the gradient of a softmax over one key
     largest = int(value.double().abs().reshape(-1).argmax())
     off = value.clone().reshape(-1)
     off[largest] = off[largest] * 1.5 if value.is_floating_point() else ~off[largest]

@@ -15,8 +15,8 @@
 // Numbers: q, k, v, out and the gradients share one dtype (f32, bf16, f16); scores, softmax, sums, lse in f32.
 //
 // Dropout: m[i, j] = 0 or 1 / (1 - p). Element (query row n of the whole batch, head h, key j of the row's sequence) is kept
-// when word j % 4 of philox(counter = (j / 4, n, h, kDropout), key = seed) is at least round(p * 2^32). The backward pass
-// draws the same words again.
+// when word (j / 16) % 4 of philox(counter = (j / 64 * 16 + j % 16, n, h, kDropout), key = seed) is at least
+// round(p * 2^32): sixteen counters give 64 keys in a row, a vector at a time. The backward pass draws the same words again.
 #pragma once
 
 #include <cstdint>

@@ -27,6 +27,8 @@ constexpr int64_t kQueries = 32;  // rows of a tile
 constexpr int64_t kKeys = 128;    // keys of a block: its scores, keys and values stay in the second-level cache
 constexpr int64_t kChunk = 128;   // queries of a forward task, over which packing a block is spread
 
+static_assert(kKeys % tiles::kDropoutKeys == 0 && kKeys % tiles::kVector == 0);
+
 // Which keys query i of a sequence sees.
 struct Band {
   int64_t offset, keys, window;
@@ -129,6 +131,16 @@ tiles::Dropout dropout_of(const AttentionShape& shape) {
   return {shape.dropout_seed, static_cast<uint32_t>(std::min(threshold, 4294967295.0)), 1.0f / (1.0f - shape.dropout_p)};
 }
 
+// The dropout factors of the tile's columns: drawn for whole groups of keys (blocks begin on a group), returned from the
+// first column on.
+const float* draw_keep(const AttentionShape& shape, int64_t row, int64_t head, const TileColumns& columns, float* keep) {
+  constexpr int64_t kGroup = tiles::kDropoutKeys;
+  const int64_t first = columns.begin / kGroup * kGroup;
+  const int64_t count = (columns.end - first + kGroup - 1) / kGroup * kGroup;
+  tiles::dropout_row(dropout_of(shape), row, head, first, keep, count);
+  return keep + columns.begin - first;
+}
+
 struct Task {
   const AttentionSequence* sequence;
   int64_t kv_head;
@@ -176,8 +188,8 @@ void forward_block(const AttentionForward<T>& call, const Task& task, const Forw
                                               buffers.sum + slot + r);
       if (before != 1.0f) tiles::scale_row(buffers.out + (slot + r) * pitch, pitch, before);
       if (shape.dropout_p > 0.0f) {
-        tiles::dropout_row(dropout_of(shape), task.sequence->q_begin + i, head, columns.begin, buffers.keep, padded);
-        tiles::multiply_row(scores, buffers.keep, padded);
+        const float* keep = draw_keep(shape, task.sequence->q_begin + i, head, columns, buffers.keep);
+        tiles::multiply_row(scores, keep, columns.count());
       }
     }
     tiles::multiply({tile_end - tile, pitch, columns.count(), buffers.scores, kKeys, 1,
@@ -247,12 +259,10 @@ void backward_tile(const AttentionBackward<T>& call, const Task& task, const Bac
     float* scores = buffers.scores + r * kKeys;
     float* dscores = buffers.dscores + r * kKeys;
     tiles::probabilities_row(scores, padded, visible, call.lse[row * shape.heads + head]);
-    if (shape.dropout_p > 0.0f) {
-      tiles::dropout_row(dropout_of(shape), row, head, columns.begin, buffers.keep, padded);
-      tiles::multiply_row(dscores, buffers.keep, padded);
-    }
+    const float* keep = shape.dropout_p > 0.0f ? draw_keep(shape, row, head, columns, buffers.keep) : nullptr;
+    if (keep != nullptr) tiles::multiply_row(dscores, keep, count);
     tiles::dscores_row(scores, dscores, padded, visible, call.delta[row * shape.heads + head]);
-    if (shape.dropout_p > 0.0f) tiles::multiply_row(scores, buffers.keep, padded);
+    if (keep != nullptr) tiles::multiply_row(scores, keep, count);
   }
   tiles::multiply({count, pitch, rows, buffers.scores, 1, kKeys, buffers.dout, pitch, buffers.dvalues + at * pitch, pitch, true});
   tiles::multiply({count, pitch, rows, buffers.dscores, 1, kKeys, buffers.q, pitch, buffers.dkeys + at * pitch, pitch, true});

@@ -46,7 +46,10 @@ struct Dropout {
   uint32_t threshold;  // words below it drop their element
   float factor;        // 1 / (1 - p)
 };
-// keep[j] = factor or 0 for key first_key + j of this query row and head; first_key is a multiple of 4.
+// Keys whose words come from one vector of counters.
+inline constexpr int64_t kDropoutKeys = 4 * kVector;
+// keep[j] = factor or 0 for key first_key + j of this query row and head; first_key and columns are multiples of
+// kDropoutKeys.
 void dropout_row(const Dropout& dropout, int64_t row, int64_t head, int64_t first_key, float* keep, int64_t columns);
 
 void scale_row(float* row, int64_t columns, float factor);                         // row *= factor

@@ -23,14 +23,7 @@ IGF_INLINE void block(const Product& p, int64_t m, int64_t n) {
   const float* a = p.a + m * a_row;
   const float* b = p.b + n;
   float* c = p.c + m * c_row + n;
-  Vector sums[kRows][kVecs];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) {
-      sums[r][v] = add ? *reinterpret_cast<const Vector*>(c + r * c_row + v * kVector) : Vector{};
-    }
-  }
+  Vector sums[kRows][kVecs] = {};
   for (int64_t k = 0; k < depth; ++k) {
     Vector row[kVecs];
 #pragma GCC unroll 8
@@ -45,7 +38,11 @@ IGF_INLINE void block(const Product& p, int64_t m, int64_t n) {
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) *reinterpret_cast<Vector*>(c + r * c_row + v * kVector) = sums[r][v];
+    for (int v = 0; v < kVecs; ++v) {
+      Vector* out = reinterpret_cast<Vector*>(c + r * c_row + v * kVector);
+      // Added last, not summed onto: a sum in two levels loses less than one long chain.
+      *out = add ? *out + sums[r][v] : sums[r][v];
+    }
   }
 }
 
@@ -150,13 +147,16 @@ IGF_CLONES void dropout_row(const Dropout& dropout, int64_t row, int64_t head, i
   const philox::Key key = philox::key_of(dropout.seed);
   const uint32_t threshold = dropout.threshold;
   const float factor = dropout.factor;
-  for (int64_t j = 0; j < columns; j += 4) {
-    const philox::Block drawn = philox::draw({static_cast<uint32_t>((first_key + j) / 4), static_cast<uint32_t>(row),
-                                              static_cast<uint32_t>(head), philox::kDropout}, key);
-    keep[j] = drawn.w0 >= threshold ? factor : 0.0f;
-    keep[j + 1] = drawn.w1 >= threshold ? factor : 0.0f;
-    keep[j + 2] = drawn.w2 >= threshold ? factor : 0.0f;
-    keep[j + 3] = drawn.w3 >= threshold ? factor : 0.0f;
+  for (int64_t j = 0; j < columns; j += kDropoutKeys) {
+    const uint32_t first = static_cast<uint32_t>((first_key + j) / kDropoutKeys * kVector);
+    for (int64_t l = 0; l < kVector; ++l) {
+      const philox::Block drawn = philox::draw({first + static_cast<uint32_t>(l), static_cast<uint32_t>(row),
+                                                static_cast<uint32_t>(head), philox::kDropout}, key);
+      keep[j + l] = drawn.w0 >= threshold ? factor : 0.0f;
+      keep[j + kVector + l] = drawn.w1 >= threshold ? factor : 0.0f;
+      keep[j + 2 * kVector + l] = drawn.w2 >= threshold ? factor : 0.0f;
+      keep[j + 3 * kVector + l] = drawn.w3 >= threshold ? factor : 0.0f;
+    }
   }
 }
 

@@ -66,8 +66,8 @@ def ranking_loss_oracle(scores: Tensor, ranks: Tensor, group_offsets: Tensor) ->
         loss = loss - torch.nn.functional.logsigmoid(margins).mean()
         correct = correct + (margins.detach() > 0).sum() + 0.5 * (margins.detach() == 0).sum()
         prompts, pairs = prompts + 1, pairs + margins.numel()
-    counts = (torch.tensor(n, dtype=torch.int64, device=scores.device) for n in (prompts, pairs))
-    return RankingLoss(loss, *counts, correct.detach())
+    counts = torch.tensor([prompts, pairs], dtype=torch.int64, device=scores.device)
+    return RankingLoss(loss, counts[0], counts[1], correct.detach())
 
 
 def _check(scores: Tensor, ranks: Tensor, group_offsets: Tensor) -> None:

@@ -187,9 +187,9 @@ def _check(
     rows = logits.shape[0]
     if logits.shape[1] == 0:
         raise ValueError(f"sample_token: logits must have at least one token, got shape {tuple(logits.shape)}")
-    for name, value in (("seeds", seeds), ("positions", positions)):
-        _checks.check_tensor("sample_token", name, value, dtypes=(torch.int64,))
-        _checks.check_shape("sample_token", name, value, (rows,), "[B] of logits")
+    for name, vector in (("seeds", seeds), ("positions", positions)):
+        _checks.check_tensor("sample_token", name, vector, dtypes=(torch.int64,))
+        _checks.check_shape("sample_token", name, vector, (rows,), "[B] of logits")
     if history is not None:
         _checks.check_tensor("sample_token", "history", history, dtypes=(torch.int64,), dim=2)
         _checks.check_shape("sample_token", "history", history, (rows, history.shape[1]), "[B, L], B of logits")

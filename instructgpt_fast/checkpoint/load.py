@@ -56,7 +56,9 @@ def load_model(
     tokenizer = _load_tokenizer(directory, config)
     # Built without memory first: weights that are about to be overwritten would cost time and random numbers.
     model: GPT | ScalarModel = make(config, device="meta", dtype=dtype or stored_dtype)
-    model.to_empty(device=device)
+    # Not to_empty: its way over meta tensors imports sympy, a second that every command would wait.
+    memory = {name: torch.empty(t.shape, dtype=t.dtype, device=device) for name, t in model.state_dict().items()}
+    model.load_state_dict(memory, assign=True)
     copy_into(model, load_tensors(directory / MODEL), directory / MODEL, same_dtype=False)
     return Loaded(model.eval(), tokenizer, prompt_format, stage, directory)
 

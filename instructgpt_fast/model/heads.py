@@ -49,6 +49,8 @@ class ScalarModel(nn.Module):
     @torch.no_grad()
     def reset_head(self) -> None:
         """Draw the head's weight from N(0, 1 / sqrt(D + 1)) and set its bias to 0."""
+        if self.head.weight.is_meta:
+            return
         self.head.weight.normal_(0.0, 1.0 / math.sqrt(self.config.d_model + 1))
         self.head.bias.zero_()
 

@@ -96,6 +96,11 @@ class Block(nn.Module):
         return functional.dropout(branch, self.dropout, self.training) if self.dropout and self.training else branch
 
 
+def _table(rows: int, width: int, **place: Any) -> nn.Embedding:
+    # nn.Embedding's own constructor would draw weights only for reset_parameters to draw them again.
+    return nn.Embedding.from_pretrained(torch.empty(rows, width, **place), freeze=False)
+
+
 class GPT(nn.Module):
     """GPT-2/GPT-3 language model (Radford et al. 2019; Brown et al. 2020, arXiv:2005.14165, section 2.1).
 
@@ -111,8 +116,8 @@ class GPT(nn.Module):
         self.config = config
         self.activation_checkpointing = False
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.wte = nn.Embedding(config.vocab_size, config.d_model, **place)
-        self.wpe = nn.Embedding(config.n_positions, config.d_model, **place)
+        self.wte = _table(config.vocab_size, config.d_model, **place)
+        self.wpe = _table(config.n_positions, config.d_model, **place)
         self.h = nn.ModuleList(Block(config, layer, **place) for layer in range(config.n_layer))
         self.ln_f = LayerNorm(config.d_model, config.layer_norm_eps, **place)
         self.reset_parameters()
@@ -123,6 +128,8 @@ class GPT(nn.Module):
 
         Source of the scaling: Radford et al. 2019, section 2.3.
         """
+        if self.wte.weight.is_meta:
+            return  # without memory there is nothing to fill, and torch imports its compiler to pretend
         into_stream = INIT_STD / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:

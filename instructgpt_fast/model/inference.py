@@ -12,6 +12,8 @@ from instructgpt_fast import ops
 from instructgpt_fast.model.kv_cache import KVCache
 from instructgpt_fast.model.positions import packed_positions
 
+_raw = torch.ops.instructgpt_fast
+
 if TYPE_CHECKING:
     from instructgpt_fast.model.transformer import GPT, Block, LayerNorm
 
@@ -95,16 +97,23 @@ class Decoder:
         block_table: int32 [B, M] and lengths: int32 [B], the rows' lines of the cache.
         Returns [B, D].
         """
-        config = self.config
-        branch, stream = ops.embedding(tokens, positions, self._wte, self._wpe), None
+        # Straight to the native operators: with one token a row, the checks of the Python faces would cost as much as
+        # the arithmetic. Shapes and dtypes are those that `prefill` has already taken through the faces.
+        heads, width, eps = self.config.n_head, self.config.d_head, self.config.layer_norm_eps
+        branch = _raw.embedding(tokens, positions, self._wte, self._wpe)
+        stream = None
         for layer in self._layers:
-            normed, stream = self._norm(branch, stream, layer.ln_1)
-            q, k, v = functional.linear(normed, *layer.c_attn).view(-1, 1, 3, config.n_head, config.d_head).unbind(2)
-            mixed = ops.attention_decode(
-                q, k, v, layer.keys, layer.values, block_table, lengths, window=layer.window
-            )
-            branch, stream = self._finish(layer, mixed.view(normed.shape), stream)
-        return self._norm(branch, stream, self._ln_f)[0]
+            normed, summed, _, _ = _raw.layer_norm(branch, stream, *layer.ln_1, eps)
+            # Before the first layer there is no stream to add, and the op gives no sum then.
+            stream = branch if stream is None else summed
+            q, k, v = functional.linear(normed, *layer.c_attn).view(-1, 1, 3, heads, width).unbind(2)
+            mixed = ops.attention_decode(q, k, v, layer.keys, layer.values, block_table, lengths, window=layer.window)
+            branch = functional.linear(mixed.view(normed.shape), *layer.attn_proj)
+            normed, stream, _, _ = _raw.layer_norm(branch, stream, *layer.ln_2, eps)
+            weight, bias = layer.c_fc
+            wide = _raw.bias_gelu(functional.linear(normed, weight), bias, True)
+            branch = functional.linear(wide, *layer.mlp_proj)
+        return _raw.layer_norm(branch, stream, *self._ln_f, eps)[0]
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """Return hidden [B, D] times the output layer, f32 [B, V]; written to `out` when given.

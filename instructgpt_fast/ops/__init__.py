@@ -2,6 +2,7 @@
 
 from instructgpt_fast.ops.adamw import adamw, adamw_oracle
 from instructgpt_fast.ops.attention import attention, attention_oracle
+from instructgpt_fast.ops.attention_decode import attention_decode, attention_decode_oracle
 from instructgpt_fast.ops.bias_gelu import bias_gelu, bias_gelu_oracle
 from instructgpt_fast.ops.embedding import embedding, embedding_oracle
 from instructgpt_fast.ops.gae import gae, gae_oracle
@@ -20,6 +21,8 @@ __all__ = [
     "adamw",
     "adamw_oracle",
     "attention",
+    "attention_decode",
+    "attention_decode_oracle",
     "attention_oracle",
     "bias_gelu",
     "bias_gelu_oracle",

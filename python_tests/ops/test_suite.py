@@ -113,7 +113,7 @@ def test_a_graph_break_is_found() -> None:
 
 
 def test_blind_checks_are_found() -> None:
-    with pytest.raises(AssertionError, match="passed as correct"):
+    with pytest.raises(pytest.fail.Exception, match="passed as correct"):
         suite_with().test_sabotage_is_found(Sabotage("nothing", lambda i: i), F32)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         loose = {"rms_factor": 1e9, "max_factor": 1e9, "why_looser": "to be blind"}

@@ -63,7 +63,8 @@ TileColumns tile_columns(const Band& band, int64_t first_query, int64_t last_que
 class Scratch {
  public:
   float* take(int64_t floats) {
-    parts_.emplace_back(static_cast<float*>(::operator new(static_cast<size_t>(tiles::padded(floats)) * sizeof(float), kAlign)));
+    const size_t bytes = static_cast<size_t>(tiles::padded(floats)) * sizeof(float);
+    parts_.emplace_back(static_cast<float*>(::operator new(bytes, kAlign)));
     return parts_.back().get();
   }
 

@@ -1,0 +1,235 @@
+// attention_decode on the CPU: each (row, key head) is one task, which walks its pages once for the keys and once for the
+// values; every key that is read meets all query heads and new tokens that share it.
+#include <algorithm>
+#include <vector>
+
+#include "cpu/clones.h"
+#include "cpu/parallel.h"
+#include "cpu/scalar.h"
+#include "device/math.h"
+#include "ops/attention_decode/attention_decode.h"
+
+namespace igf {
+namespace {
+
+constexpr int64_t kLanes = 16;
+// Cached numbers worth a thread's start.
+constexpr int64_t kGrainElements = 32768;
+constexpr float kMinusInfinity = -__builtin_huge_valf();
+
+// The sum of lanes by halves: the same order on every CPU level, and shuffles instead of a chain of additions.
+IGF_INLINE float sum_of(float* lanes) {
+  for (int64_t step = kLanes / 2; step > 0; step /= 2) {
+    for (int64_t l = 0; l < step; ++l) lanes[l] += lanes[l + step];
+  }
+  return lanes[0];
+}
+
+IGF_INLINE float dot(const float* __restrict a, const float* __restrict b, int64_t width) {
+  float lanes[kLanes] = {};
+  int64_t d = 0;
+  for (; d + kLanes <= width; d += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += a[d + l] * b[d + l];
+  }
+  for (; d < width; ++d) lanes[0] += a[d] * b[d];
+  return sum_of(lanes);
+}
+
+// scores[i * pitch + j] = queries[i] . keys[j] for `count` keys in a row of one page; row is scratch for one key in f32.
+template <typename T>
+IGF_INLINE void score_body(const T* keys, int64_t stride, int64_t count, const float* queries, int64_t query_count,
+                           int64_t width, float* scores, int64_t pitch, float* __restrict row) {
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t d = 0; d < width; ++d) row[d] = float(keys[j * stride + d]);
+    for (int64_t i = 0; i < query_count; ++i) scores[i * pitch + j] = dot(queries + i * width, row, width);
+  }
+}
+
+// out[i] += sum over j of probabilities[i * pitch + j] * values[j].
+template <typename T>
+IGF_INLINE void gather_body(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t pitch,
+                            int64_t query_count, int64_t width, float* out, float* __restrict row) {
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t d = 0; d < width; ++d) row[d] = float(values[j * stride + d]);
+    for (int64_t i = 0; i < query_count; ++i) {
+      const float p = probabilities[i * pitch + j];
+      float* __restrict to = out + i * width;
+      for (int64_t d = 0; d < width; ++d) to[d] += p * row[d];
+    }
+  }
+}
+
+template <typename T>
+IGF_INLINE void read_body(const T* from, float* to, int64_t count, float factor) {
+  for (int64_t d = 0; d < count; ++d) to[d] = float(from[d]) * factor;
+}
+
+template <typename T>
+IGF_INLINE void write_body(const float* from, T* to, int64_t count, float factor) {
+  for (int64_t d = 0; d < count; ++d) to[d] = T(from[d] * factor);
+}
+
+// One plain function a dtype, because IGF_CLONES takes no template.
+#define IGF_DECODE_ROWS(T)                                                                                            \
+  IGF_CLONES void score(const T* keys, int64_t stride, int64_t count, const float* queries, int64_t query_count,      \
+                        int64_t width, float* scores, int64_t pitch, float* row) {                                    \
+    score_body(keys, stride, count, queries, query_count, width, scores, pitch, row);                                 \
+  }                                                                                                                   \
+  IGF_CLONES void gather(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t pitch,   \
+                         int64_t query_count, int64_t width, float* out, float* row) {                                \
+    gather_body(values, stride, count, probabilities, pitch, query_count, width, out, row);                           \
+  }                                                                                                                   \
+  IGF_CLONES void read(const T* __restrict from, float* __restrict to, int64_t count, float factor) {                 \
+    read_body(from, to, count, factor);                                                                               \
+  }                                                                                                                   \
+  IGF_CLONES void write(const float* __restrict from, T* __restrict to, int64_t count, float factor) {                \
+    write_body(from, to, count, factor);                                                                              \
+  }
+IGF_DECODE_ROWS(float)
+IGF_DECODE_ROWS(bfloat16)
+IGF_DECODE_ROWS(half)
+#undef IGF_DECODE_ROWS
+
+// Turns scores [begin, end) of [0, count) into exp(score - maximum) and the rest into 0; returns the sum.
+IGF_CLONES float softmax(float* scores, int64_t count, int64_t begin, int64_t end) {
+  float top = kMinusInfinity, lanes[kLanes] = {};
+  for (int64_t j = begin; j < end; ++j) top = scores[j] > top ? scores[j] : top;
+  std::fill(scores, scores + begin, 0.0f);
+  std::fill(scores + end, scores + count, 0.0f);
+  int64_t j = begin;
+  for (; j + kLanes <= end; j += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) {
+      scores[j + l] = math::exp(scores[j + l] - top);
+      lanes[l] += scores[j + l];
+    }
+  }
+  for (; j < end; ++j) {
+    scores[j] = math::exp(scores[j] - top);
+    lanes[0] += scores[j];
+  }
+  return sum_of(lanes);
+}
+
+// Positions that the new tokens of a row see between them.
+struct Seen {
+  int64_t begin, end;
+};
+
+Seen seen_by_row(const AttentionDecodeShape& shape, int64_t cached) {
+  const int64_t begin = shape.window > 0 ? std::max<int64_t>(0, cached + 1 - shape.window) : 0;
+  return {begin, cached + shape.tokens};
+}
+
+struct Buffers {
+  std::vector<float> queries, out, scores, row;
+};
+
+template <typename T>
+struct RowHead {
+  const AttentionDecode<T>& call;
+  int64_t row, kv_head;
+
+  T* slot(T* cache, int64_t position) const {
+    const AttentionDecodeShape& s = call.shape;
+    const int64_t page = call.block_table[row * s.table_width + position / s.page];
+    return cache + ((page * s.page + position % s.page) * s.kv_heads + kv_head) * s.width;
+  }
+
+  // Calls use(first position, count, pointer to the first of count entries) for each run within one page.
+  template <typename Use>
+  void for_each_run(T* cache, Seen seen, const Use& use) const {
+    for (int64_t at = seen.begin; at < seen.end;) {
+      const int64_t next = std::min(seen.end, (at / call.shape.page + 1) * call.shape.page);
+      use(at, next - at, slot(cache, at));
+      at = next;
+    }
+  }
+
+  void append(int64_t cached) const {
+    const AttentionDecodeShape& s = call.shape;
+    for (int64_t t = 0; t < s.tokens; ++t) {
+      const int64_t from = ((row * s.tokens + t) * s.kv_heads + kv_head) * s.width;
+      std::copy_n(call.k + from, s.width, slot(call.k_cache, cached + t));
+      std::copy_n(call.v + from, s.width, slot(call.v_cache, cached + t));
+    }
+  }
+
+  // The queries that share this key head, token by token: [tokens * group, width].
+  int64_t query_offset(int64_t i) const {
+    const AttentionDecodeShape& s = call.shape;
+    const int64_t group = s.heads / s.kv_heads;
+    return ((row * s.tokens + i / group) * s.heads + kv_head * group + i % group) * s.width;
+  }
+
+  void run(Buffers& buffers) const {
+    const AttentionDecodeShape& s = call.shape;
+    const int64_t cached = call.cache_lens[row], group = s.heads / s.kv_heads, queries = s.tokens * group;
+    const int64_t stride = s.kv_heads * s.width;
+    const Seen seen = seen_by_row(s, cached);
+    const int64_t count = seen.end - seen.begin;
+    append(cached);
+    if (static_cast<int64_t>(buffers.scores.size()) < queries * count) buffers.scores.resize(static_cast<size_t>(queries * count));
+    float* scores = buffers.scores.data();
+    for (int64_t i = 0; i < queries; ++i) read(call.q + query_offset(i), buffers.queries.data() + i * s.width, s.width, s.scale);
+    std::fill(buffers.out.begin(), buffers.out.end(), 0.0f);
+    for_each_run(call.k_cache, seen, [&](int64_t at, int64_t run_count, const T* keys) {
+      score(keys, stride, run_count, buffers.queries.data(), queries, s.width, scores + at - seen.begin, count,
+            buffers.row.data());
+    });
+    std::vector<float> sums(static_cast<size_t>(queries));
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t position = cached + i / group;
+      const int64_t first = s.window > 0 ? std::max<int64_t>(0, position + 1 - s.window) : 0;
+      sums[static_cast<size_t>(i)] = softmax(scores + i * count, count, first - seen.begin, position + 1 - seen.begin);
+    }
+    for_each_run(call.v_cache, seen, [&](int64_t at, int64_t run_count, const T* values) {
+      gather(values, stride, run_count, scores + at - seen.begin, count, queries, s.width, buffers.out.data(),
+             buffers.row.data());
+    });
+    for (int64_t i = 0; i < queries; ++i) {
+      write(buffers.out.data() + i * s.width, call.out + query_offset(i), s.width, 1.0f / sums[static_cast<size_t>(i)]);
+    }
+  }
+};
+
+}  // namespace
+
+AttentionDecodeProblem attention_decode_problem(const AttentionDecodeShape& shape, const int32_t* block_table,
+                                                const int32_t* cache_lens) {
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    const int64_t cached = cache_lens[row];
+    if (cached < 0) return {AttentionDecodeProblem::kNegativeLength, row, cached};
+    const Seen seen = seen_by_row(shape, cached);
+    if (seen.end > shape.table_width * shape.page) return {AttentionDecodeProblem::kTableTooShort, row, seen.end};
+    for (int64_t p = seen.begin / shape.page; p * shape.page < seen.end; ++p) {
+      const int64_t page = block_table[row * shape.table_width + p];
+      if (page < 0 || page >= shape.pages) return {AttentionDecodeProblem::kPageOutside, row, page};
+    }
+  }
+  return {AttentionDecodeProblem::kFine, 0, 0};
+}
+
+template <typename T>
+void attention_decode(const AttentionDecode<T>& call) {
+  const AttentionDecodeShape& s = call.shape;
+  if (s.tokens == 0) return;
+  const int64_t tasks = s.rows * s.kv_heads;
+  int64_t elements = 0;
+  for (int64_t row = 0; row < s.rows; ++row) {
+    const Seen seen = seen_by_row(s, call.cache_lens[row]);
+    elements += (seen.end - seen.begin) * s.kv_heads * s.width;
+  }
+  const int64_t grain = 1 + tasks * kGrainElements / (elements + 1);
+  parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    const size_t query_floats = static_cast<size_t>(s.tokens * (s.heads / s.kv_heads) * s.width);
+    Buffers buffers{std::vector<float>(query_floats), std::vector<float>(query_floats), {},
+                    std::vector<float>(static_cast<size_t>(s.width))};
+    for (int64_t task = begin; task < end; ++task) RowHead<T>{call, task / s.kv_heads, task % s.kv_heads}.run(buffers);
+  });
+}
+
+template void attention_decode<float>(const AttentionDecode<float>&);
+template void attention_decode<bfloat16>(const AttentionDecode<bfloat16>&);
+template void attention_decode<half>(const AttentionDecode<half>&);
+
+}  // namespace igf

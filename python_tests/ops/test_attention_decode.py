@@ -1,0 +1,180 @@
+"""attention_decode against its float64 oracle and against attention over the whole sequence; what it must not touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instructgpt_fast.ops.attention import attention, attention_oracle
+from instructgpt_fast.ops.attention_decode import attention_decode, attention_decode_oracle
+from python_tests.accuracy import compare, same_bits
+from python_tests.ops.suite import BadCall, Case, New, OpSuite, Sabotage
+
+Inputs = dict[str, Any]
+
+
+def step(lens: tuple[int, ...], heads: int, kv_heads: int, width: int, *, tokens: int = 1,
+         page: int = 4) -> Callable[[New], Inputs]:
+    """Rows with `lens` cached tokens in pages dealt out in random order; unused table entries point nowhere."""
+    def draw(new: New) -> Inputs:
+        needed = [-(-(length + tokens) // page) for length in lens]
+        pages = sum(needed) + 2
+        order = torch.randperm(pages, generator=new.generator).int()
+        table = torch.full((len(lens), max(needed, default=1) + 1), -1, dtype=torch.int32)
+        for row, count in enumerate(needed):
+            table[row, :count], order = order[:count], order[count:]
+        return {
+            "q": new(len(lens), tokens, heads, width), "k": new(len(lens), tokens, kv_heads, width),
+            "v": new(len(lens), tokens, kv_heads, width), "k_cache": new(pages, page, kv_heads, width),
+            "v_cache": new(pages, page, kv_heads, width), "block_table": table,
+            "cache_lens": torch.tensor(lens, dtype=torch.int32),
+        }
+
+    return draw
+
+
+def on_copies(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Calls with copies of the caches and returns them too: they are results."""
+    def call(*, k_cache: Tensor, v_cache: Tensor, **rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        caches = {"k_cache": k_cache.clone(memory_format=torch.contiguous_format),
+                  "v_cache": v_cache.clone(memory_format=torch.contiguous_format)}
+        return function(**caches, **rest), caches["k_cache"], caches["v_cache"]
+
+    return call
+
+
+def plain(*, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
+          cache_lens: Tensor, window: int | None = None, scale: float | None = None) -> Tensor:
+    """Plain PyTorch in the op's dtype: gather the row's keys and values, and SDPA."""
+    out = torch.zeros_like(q)
+    page, group = k_cache.shape[1], q.shape[2] // k.shape[2]
+    for row, cached in enumerate(cache_lens.tolist()):
+        for token in range(q.shape[1]):
+            at = cached + token
+            place = (block_table[row, at // page].long(), at % page)
+            k_cache[place], v_cache[place] = k[row, token], v[row, token]
+            seen = torch.arange(0 if window is None else max(0, at + 1 - window), at + 1)
+            keys, values = (c[block_table[row, seen // page].long(), seen % page].repeat_interleave(group, 1)
+                            .transpose(0, 1)[None] for c in (k_cache, v_cache))
+            out[row, token] = F.scaled_dot_product_attention(q[row, token][None, :, None], keys, values,
+                                                             scale=scale)[0, :, 0]
+    return out
+
+
+def nan_where_new_tokens_go(inputs: Inputs) -> Inputs | None:
+    """NaN in the slots that the call fills: what they held before must not be read."""
+    page = inputs["k_cache"].shape[1]
+    fresh = torch.zeros(inputs["k_cache"].shape[:2], dtype=torch.bool)
+    for row, cached in enumerate(inputs["cache_lens"].tolist()):
+        positions = torch.arange(cached, cached + inputs["q"].shape[1])
+        fresh[inputs["block_table"][row, positions // page].long(), positions % page] = True
+    if not bool(fresh.any()):
+        return None
+    poisoned = {name: inputs[name].masked_fill(fresh[..., None, None], torch.nan) for name in ("k_cache", "v_cache")}
+    return {**inputs, **poisoned}
+
+
+class TestAttentionDecode(OpSuite):
+    name = "attention_decode"
+    op = staticmethod(on_copies(attention_decode))
+    oracle = staticmethod(on_copies(attention_decode_oracle))
+    yardstick = staticmethod(on_copies(plain))
+    poison = staticmethod(nan_where_new_tokens_go)
+    cases = (
+        Case("three rows", step((5, 0, 17), 2, 2, 64)),
+        Case("two query heads a key head", step((9, 2), 4, 2, 16)),
+        Case("one key head, width 20", step((30,), 3, 1, 20)),
+        Case("several new tokens", step((5, 12), 2, 1, 16, tokens=3)),
+        Case("window", step((3, 40), 2, 2, 16), {"window": 7}),
+        Case("window, several new tokens", step((3, 40), 4, 2, 16, tokens=5), {"window": 6}),
+        Case("window 1", step((9,), 1, 1, 8), {"window": 1}),
+        Case("another scale, page 16, width 128", step((33, 15), 1, 1, 128, page=16), {"scale": 0.5}),
+        Case("no rows", step((), 2, 2, 8)),
+        Case("no new tokens", step((3,), 2, 2, 8, tokens=0)),
+    )
+    sabotages = (
+        Sabotage("one token too few", lambda i: {**i, "cache_lens": (i["cache_lens"] - 1).clamp(min=0)}),
+        Sabotage("pages swapped", lambda i: {**i, "k_cache": i["k_cache"].roll(1, 0)}),
+        Sabotage("old values off by one slot", lambda i: {**i, "v_cache": i["v_cache"].roll(1, 1)}),
+        Sabotage("heads swapped", lambda i: {**i, "q": i["q"].flip(2)}),
+    )
+    bad_calls = (
+        BadCall("row outgrows its table", lambda i: {**i, "cache_lens": i["cache_lens"] + 20}, RuntimeError,
+                "row 0 would hold 26 tokens, its block_table has room for 24"),
+        BadCall("page outside", lambda i: {**i, "block_table": i["block_table"] * 0 + 99}, RuntimeError,
+                r"pages in \[0, 10\) where row 0 needs them, got 99"),
+        BadCall("page missing", lambda i: {**i, "cache_lens": i["cache_lens"] + 3}, RuntimeError, "got -1"),
+        BadCall("negative length", lambda i: {**i, "cache_lens": i["cache_lens"] - 1}, RuntimeError,
+                "at least 0, got -1 in row 1"),
+        BadCall("int64 lengths", lambda i: {**i, "cache_lens": i["cache_lens"].long()}, TypeError, "int32, got int64"),
+        BadCall("int64 table", lambda i: {**i, "block_table": i["block_table"].long()}, TypeError, "int32, got int64"),
+        BadCall("rows", lambda i: {**i, "cache_lens": i["cache_lens"][1:]}, ValueError, r"shape \(3,\)"),
+        BadCall("table rows", lambda i: {**i, "block_table": i["block_table"][1:]}, ValueError, "q's rows"),
+        BadCall("tokens", lambda i: {**i, "k": i["k"][:, :0]}, ValueError, "q's rows, tokens and width"),
+        BadCall("v", lambda i: {**i, "v": i["v"][:, :, :1]}, ValueError, "k's shape"),
+        BadCall("cache heads", lambda i: {**i, "k_cache": i["k_cache"][:, :, :1]}, ValueError, "k's heads and width"),
+        BadCall("caches differ", lambda i: {**i, "v_cache": i["v_cache"][1:]}, ValueError, "k_cache's shape"),
+        BadCall("cache dtype", lambda i: {**i, "v_cache": i["v_cache"].half()}, TypeError, "must have q's dtype"),
+        BadCall("heads", lambda i: {**i, "q": i["q"][:, :, :1]}, ValueError, "multiple of k's.*got 1 and 2 heads"),
+        BadCall("window", lambda i: {**i, "window": 0}, ValueError, "window must be at least 1, got 0"),
+        BadCall("scale", lambda i: {**i, "scale": 0.0}, ValueError, "finite and above 0, got 0.0"),
+        BadCall("gradient", lambda i: {**i, "q": i["q"].requires_grad_()}, ValueError, r"under torch.no_grad\(\)"),
+    )
+
+
+def test_a_strided_cache_is_refused() -> None:
+    inputs = step((3,), 1, 1, 8)(New(torch.float32))
+    wide = torch.zeros(*inputs["k_cache"].shape[:3], 16)[..., ::2]
+    with pytest.raises(ValueError, match="attention_decode: k_cache is written in place and must be contiguous"):
+        attention_decode(**{**inputs, "k_cache": wide})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_token_by_token_equals_attention_over_the_whole(dtype: torch.dtype) -> None:
+    """Twelve tokens fed in pieces of 1, 4, 1, 6 are as near to the oracle as attention on all at once is."""
+    new = New(dtype)
+    q, k, v = new(1, 12, 4, 16), new(1, 12, 2, 16), new(1, 12, 2, 16)
+    k_cache, v_cache = torch.zeros(5, 3, 2, 16, dtype=dtype), torch.zeros(5, 3, 2, 16, dtype=dtype)
+    table, outs, at = torch.tensor([[4, 1, 3, 0]], dtype=torch.int32), [], 0
+    for count in (1, 4, 1, 6):
+        part = slice(at, at + count)
+        outs.append(attention_decode(q[:, part], k[:, part], v[:, part], k_cache, v_cache, table,
+                                     torch.tensor([at], dtype=torch.int32)))
+        at += count
+    oracle = attention_oracle(q.double(), k.double(), v.double())
+    compare(torch.cat(outs, 1), oracle, attention(q, k, v))
+
+
+def test_slots_of_others_are_neither_read_nor_written() -> None:
+    inputs = step((5, 0, 17), 2, 2, 16)(New(torch.float32))
+    page = inputs["k_cache"].shape[1]
+    owned = torch.zeros(inputs["k_cache"].shape[:2], dtype=torch.bool)
+    for row, cached in enumerate(inputs["cache_lens"].tolist()):
+        positions = torch.arange(cached + 1)
+        owned[inputs["block_table"][row, positions // page].long(), positions % page] = True
+    clean, *_ = on_copies(attention_decode)(**inputs)
+    for name in ("k_cache", "v_cache"):
+        inputs[name][~owned] = torch.nan
+    assert same_bits(clean, attention_decode(**inputs))
+    assert bool(inputs["k_cache"][~owned].isnan().all()) and bool(inputs["k_cache"][owned].isfinite().all())
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    inputs = step((50, 3, 17), 2, 2, 16)(New(torch.float32))
+    together, *_ = on_copies(attention_decode)(**inputs)
+    alone = {n: (t[1:2] if n in ("q", "k", "v", "block_table", "cache_lens") else t) for n, t in inputs.items()}
+    assert same_bits(together[1:2], attention_decode(**alone))
+
+
+def test_pages_behind_the_window_may_be_gone() -> None:
+    """A windowed row can give its old pages back: their table entries are not read."""
+    inputs = step((40,), 1, 1, 8)(New(torch.float32))
+    table = inputs["block_table"].clone()
+    table[0, : (41 - 6) // 4] = -1
+    whole, *_ = on_copies(attention_decode)(**inputs, window=6)
+    assert same_bits(whole, attention_decode(**{**inputs, "block_table": table}, window=6))

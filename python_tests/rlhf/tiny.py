@@ -24,7 +24,7 @@ def tiny_gpt(seed: int = 0, *, sharpness: float = 8.0, residual_dropout: float =
     with torch.no_grad():
         model.wte.weight.mul_(sharpness)
         # EOS is drawn about once in ten tokens, so that responses differ in length.
-        model.ln_f.bias.add_(4.0 * model.wte.weight[EOS] / model.wte.weight[EOS].norm())
+        model.ln_f.bias.add_(6.0 * model.wte.weight[EOS] / model.wte.weight[EOS].norm())
     return model.eval()
 
 

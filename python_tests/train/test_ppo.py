@@ -130,13 +130,13 @@ def test_sizes_of_the_parts_do_not_change_the_update(world: World) -> None:
 def test_beta_holds_the_policy_near_its_reference(world: World) -> None:
     common = {
         "reward_fn": share_of_small_letters, "total_episodes": 12 * 16, "batch_size": 16, "mini_batch_size": 16,
-        "per_device_train_batch_size": 16, "learning_rate": 1e-2, "missing_eos_penalty": None, "max_response_tokens": 8,
+        "per_device_train_batch_size": 16, "learning_rate": 2e-2, "missing_eos_penalty": None, "max_response_tokens": 8,
     }
     ends = {}
     for beta in (0.0, 2.0):
         world.run(f"beta-{beta}", kl_coef=beta, **common)
         ends[beta] = sum(row["objective/kl"] for row in world.metrics(f"beta-{beta}")[-4:]) / 4
-    assert ends[0.0] > 0.5
+    assert ends[0.0] > 1.5
     assert ends[2.0] < 0.5 * ends[0.0]
 
 

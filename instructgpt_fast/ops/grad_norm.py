@@ -19,8 +19,8 @@ _norm = torch.ops.instructgpt_fast.grad_norm
 def grad_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Returns sqrt(sum of x^2) over all elements x of all tensors.
 
-    The norm that gradients are clipped by: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 3.2. Squares and
-    sums are kept in float64 over blocks of fixed size.
+    The norm that gradients are clipped by: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 3.2. Sums over
+    blocks of fixed size are kept in float64, and no square overflows.
 
     Args:
         tensors: at least one; any shapes; float32, bfloat16 and float16, freely mixed; all on one device.

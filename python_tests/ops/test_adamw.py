@@ -168,7 +168,7 @@ def test_norm_that_is_not_finite_touches_nothing(value: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_masters_keep_what_rounding_loses(dtype: torch.dtype) -> None:
-    """Steps of 1e-4 on a weight of 1 are lost in bfloat16 and add up in its master; the weight is the master, rounded."""
+    """Steps of 1e-4 on a weight of 1 are lost in bfloat16 and add up in its master; the weight is that, rounded."""
     state = state_of(((8,),), dtype)
     state["params"], state["masters"] = [torch.ones(8, dtype=dtype)], [torch.ones(8)]
     for _ in range(100):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measure import peak_memory
 from instructgpt_fast import ops
 from python_tests.accuracy import compare, same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, New, OpSuite, Sabotage
@@ -140,6 +141,23 @@ def test_several_chunks(dtype: torch.dtype, count: int) -> None:
     )
     for name, a, o, y in zip(("loss", "dhidden", "dweight"), actual, oracle, yardstick, strict=True):
         compare(a, o, y, name=name)
+
+
+def test_logits_are_never_whole() -> None:
+    """128 MiB of logits: plain PyTorch holds them and their gradient, the op 64 MiB at a time."""
+    mebibyte, inputs = 1 << 20, draw(1024, 8, 32768, masked=False)(New(torch.float32))
+
+    def gradients(function: Any) -> tuple[torch.Tensor, ...]:
+        leaves = {k: inputs[k].detach().requires_grad_() for k in ("hidden", "weight")}
+        return torch.autograd.grad(function(**{**inputs, **leaves}), list(leaves.values()))
+
+    gradients(ops.linear_cross_entropy)  # libraries take their buffers on the first call
+    peak = peak_memory(lambda: gradients(ops.linear_cross_entropy))
+    if peak is None:
+        pytest.skip("this system does not let a process reset its peak memory")
+    assert peak < 96 * mebibyte
+    plain_peak = peak_memory(lambda: gradients(plain))
+    assert plain_peak is not None and plain_peak > 192 * mebibyte
 
 
 def test_float16_sum_beyond_its_range() -> None:

@@ -3,8 +3,9 @@
 // Source: the global norm that gradients are clipped by, Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 3.2.
 //
 // Shapes: any; dtypes f32, bf16, f16, freely mixed; result [] f32.
-// Numbers: squares and sums in double, one partial result for each kBlock elements of a tensor, added in the order of
-// the list: equal bits for any number of threads. NaN and infinity go through.
+// Numbers: squares in f32 inside a tile of 1024 where none is too large or too small for it, else in double; all further
+// sums in double, one partial result for each kGradNormBlock elements of a tensor, added in the order of the list: equal
+// bits for any number of threads. NaN and infinity go through.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,74 @@
+"""token_logprobs beside log_softmax over whole logits: log-probabilities and entropies, without and with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.op_benchmark import Case, Contender, Inputs, run
+from instructgpt_fast import ops
+
+WIDTH = 256
+
+
+def draw(count: int, vocabulary: int, dtype: torch.dtype, device: str, *, grad: bool) -> Callable[[int], Inputs]:
+    def inputs(seed: int) -> Inputs:
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            "hidden": torch.randn(count, WIDTH, generator=generator).to(device, dtype),
+            "weight": (torch.randn(vocabulary, WIDTH, generator=generator) * 0.06).to(device, dtype),
+            "tokens": torch.randint(0, vocabulary, (count,), generator=generator).to(device),
+            "grad": grad,
+        }
+
+    return inputs
+
+
+def evaluated(function: Callable[..., Any]) -> Contender:
+    """The contender: log-probabilities, entropies and, where asked for, the gradients of a sum of both."""
+
+    def contender(inputs: Inputs) -> Sequence[torch.Tensor]:
+        hidden, weight = (inputs[k].detach().requires_grad_(inputs["grad"]) for k in ("hidden", "weight"))
+        logprobs, entropy = function(hidden, weight, inputs["tokens"], temperature=0.7)
+        results = [logprobs.detach(), entropy.detach()]
+        if inputs["grad"]:
+            results += torch.autograd.grad(logprobs.sum() + 0.01 * entropy.sum(), (hidden, weight))
+        return results
+
+    return contender
+
+
+def plain(
+    hidden: torch.Tensor, weight: torch.Tensor, tokens: torch.Tensor, *, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    log_p = F.log_softmax(F.linear(hidden, weight).float() / temperature, dim=-1)
+    return log_p.gather(1, tokens[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+
+
+def cases(device: str) -> list[Case]:
+    found = []
+    for vocabulary in (8192, 50257):
+        for dtype in (torch.float32, torch.bfloat16):
+            for count, grad in ((512, False), (2048, False), (512, True), (2048, True)):
+                label = f"V={vocabulary} N={count} {str(dtype).removeprefix('torch.')}"
+                found.append(
+                    Case(
+                        name=label + (" grad" if grad else ""),
+                        draw=draw(count, vocabulary, dtype, device, grad=grad),
+                        draw_check=draw(200, vocabulary, dtype, device, grad=grad),
+                        ours=evaluated(ops.token_logprobs),
+                        rivals={"plain": evaluated(plain)},
+                        oracle=evaluated(ops.token_logprobs_oracle),
+                        # The backward pass multiplies the logits once more: that is counted as ours to pay.
+                        flops=2.0 * count * vocabulary * WIDTH * (3 if grad else 1),
+                        dtype=dtype,
+                    )
+                )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run("token_logprobs", cases, arguments)

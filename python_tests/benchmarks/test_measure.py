@@ -1,0 +1,83 @@
+"""What the benchmarks report is what was measured: order of runs, medians, ratios, peak memory, files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import measure
+from benchmarks.op_benchmark import Case, Inputs, check, run
+
+MEBIBYTE = 1 << 20
+
+
+def test_contenders_take_turns_on_the_same_inputs() -> None:
+    seen: list[tuple[str, int]] = []
+    contenders = {name: (lambda i, name=name: seen.append((name, i))) for name in ("a", "b")}
+    timings = measure.interleaved(contenders, [0, 1, 2], rounds=4, warmup=0)
+    assert seen == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2), ("b", 0), ("a", 0)]
+    assert [len(t.rounds_ms) for t in timings.values()] == [4, 4]
+
+
+def test_statistics() -> None:
+    fast, slow = measure.Timing((1.0, 2.0, 30.0)), measure.Timing((3.0, 8.0, 60.0))
+    assert (fast.median_ms, fast.p10_ms, fast.p90_ms) == (2.0, 1.0, 30.0)
+    # Round by round 3, 4 and 2: a disturbed last round does not decide.
+    assert measure.ratio({"fast": fast, "slow": slow}, "slow", "fast") == 3.0
+
+
+def test_peak_memory_sees_what_a_call_allocates_and_frees() -> None:
+    def call() -> None:
+        torch.ones(64 * MEBIBYTE, dtype=torch.uint8)
+
+    peak = measure.peak_memory(call)
+    if peak is None:
+        pytest.skip("this system does not let a process reset its peak memory")
+    # Whole pages are counted, and the allocator needs some of its own.
+    assert 60 * MEBIBYTE < peak < 80 * MEBIBYTE
+    nothing = measure.peak_memory(lambda: None)
+    assert nothing is not None and nothing < 8 * MEBIBYTE
+
+
+def test_results_are_readable_and_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    path = measure.write_results("some_op", "cpu", {"rows": [1, 2]})
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert path == tmp_path / "cpu" / "some_op.json"
+    assert written["rows"] == [1, 2] and written["torch"] == torch.__version__ and written["cores"] >= 1
+
+
+def doubling(factor: float) -> Case:
+    def ours(inputs: Inputs) -> Sequence[torch.Tensor]:
+        return [inputs["x"] * factor]
+
+    return Case(
+        name="doubling",
+        draw=lambda seed: {"x": torch.randn(100, generator=torch.Generator().manual_seed(seed))},
+        ours=ours,
+        rivals={"plain": lambda inputs: [inputs["x"] + inputs["x"]]},
+        oracle=lambda inputs: [inputs["x"] * 2],
+        moved_bytes=800.0,
+    )
+
+
+def test_a_wrong_op_is_not_timed() -> None:
+    check(doubling(2.0))
+    with pytest.raises(AssertionError, match="doubling: result 0"):
+        check(doubling(2.001))
+
+
+def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr(
+        "benchmarks.op_benchmark.ceilings", lambda device: {"copy_gb_s": 10.0, "float32_gflop_s": 100.0}
+    )
+    run("doubling", lambda device: [doubling(2.0)], ["--rounds", "5"])
+    (row,) = json.loads((tmp_path / "cpu" / "doubling.json").read_text(encoding="utf-8"))["rows"]
+    assert row["case"] == "doubling" and row["contenders"]["ours"]["rounds"] == 5
+    assert row["speedup"]["plain"] > 0 and row["share_of_ceiling"] > 0
+    assert "doubling" in capsys.readouterr().out

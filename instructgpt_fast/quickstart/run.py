@@ -23,6 +23,7 @@ from instructgpt_fast.quickstart.results import answers_of, measure_accuracy, me
 from instructgpt_fast.quickstart.table import show_results
 from instructgpt_fast.tokenizer import Tokenizer
 from instructgpt_fast.train import train
+from instructgpt_fast.train.device import choose_device
 
 POLICIES = ("sft", "ppo", "ppo_ptx")
 
@@ -127,6 +128,10 @@ def _train_stage(recipe: Recipe, name: str, checkpoints: dict[str, str]) -> str:
     return str(train(recipe.options(name, checkpoints)).checkpoint)
 
 
+def _load(path: str, config: QuickstartConfig) -> Any:
+    return load_model(path, device=choose_device(config.device)[0])
+
+
 def _labelers() -> Labelers:
     return Labelers(assets.vader_ratings(words_only=True))
 
@@ -134,7 +139,7 @@ def _labelers() -> Labelers:
 def _compare(sft: str, material: Material, plan: Plan, config: QuickstartConfig) -> dict[str, Any]:
     """Sample and rank answers for training and, to openings of kept chapters, for validation."""
     labelers = _labelers()
-    sampler = Sampler(load_model(sft, device=config.device), plan.answer_tokens, config.seed + 1)
+    sampler = Sampler(_load(sft, config), plan.answer_tokens, config.seed + 1)
     prompts = [row["prompt"] for row in material.rows(material.comparison_prompts)]
     kept = [row["prompt"] for row in material.rows(material.validation_demonstrations)]
     training = ranked_answers(sampler, prompts, labelers, name="answers", progress=config.progress)
@@ -151,7 +156,7 @@ def _compare(sft: str, material: Material, plan: Plan, config: QuickstartConfig)
 
 def _measure(checkpoints: dict[str, str], material: Material, plan: Plan, config: QuickstartConfig) -> dict[str, Any]:
     """Everything the table shows."""
-    loaded = {name: load_model(path, device=config.device) for name, path in checkpoints.items()}
+    loaded = {name: _load(path, config) for name, path in checkpoints.items()}
     texts = [row["text"] for row in material.rows(material.validation_text)]
     prompts = [row["prompt"] for row in material.rows(material.validation_demonstrations)]
     labelers = _labelers()

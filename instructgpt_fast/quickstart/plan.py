@@ -45,7 +45,7 @@ class Plan:
 
 
 SMALL = Plan(
-    corpora=("austen",), vocab=4096, layers=4, width=192, heads=3, pretrain_steps=600, story_demonstrations=3000,
+    corpora=("austen",), vocab=4096, layers=4, width=192, heads=3, pretrain_steps=800, story_demonstrations=3000,
     fact_demonstrations=2000, comparison_prompts=900, episodes=2560,
 )
 

@@ -1,6 +1,9 @@
 """One contender at one stage in its own process, so that peak memory is its own; prints one JSON line.
 
-python -m benchmarks.stages.contender ours sft --folder FILES --vocab 8192 --steps 6
+python -m benchmarks.stages.contender ours sft --steps 6 --work "$WORK_AS_JSON"
+
+Everything is imported before memory is first read: what a library weighs by itself is reported apart from what the
+stage needs.
 """
 
 from __future__ import annotations
@@ -8,41 +11,35 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import resource
 import tempfile
 from pathlib import Path
 
-import torch
+from benchmarks.stages.clock import StepClock, peak_bytes
+from benchmarks.stages.work import STAGES, Work
 
-from benchmarks.stages.work import Size, Work
-
-MODULES = {"ours": "ours", "plain": "plain_stages", "trl": "peers", "transformers": "peers"}
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+MODULES = {"ours": "ours", "plain": "plain_stages", "trl": "trl_stages", "transformers": "transformers_stages"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contender", choices=MODULES)
-    parser.add_argument("stage", choices=("pretrain", "sft", "reward", "ppo", "generate"))
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--vocab", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch", type=int, default=8, help="rows of a generation call")
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--steps", type=int, required=True, help="optimizer steps, PPO iterations or generation calls")
+    parser.add_argument("--work", type=Work.from_json, required=True, help="benchmarks.stages.work.Work as JSON")
     options = parser.parse_args()
-    torch.set_num_threads(2)
-    work = Work(Size(options.vocab), options.folder)
     module = importlib.import_module(f"benchmarks.stages.{MODULES[options.contender]}")
-    before = peak_bytes()
+    import torch
+
+    torch.set_num_threads(options.work.threads)
+    torch.manual_seed(options.work.seed)
+    stage = module.prepare(options.stage)
+    imported = peak_bytes()
+    clock = StepClock()
     with tempfile.TemporaryDirectory() as scratch:
-        run = getattr(module, options.stage)
-        if options.stage == "generate":
-            seconds = run(work, options.batch, options.steps)
-        else:
-            seconds = run(work, options.steps, Path(scratch))
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes(), "start_bytes": before}))
+        stage(options.work, options.steps, clock, Path(scratch))
+    print(json.dumps({
+        "seconds": clock.seconds, "tokens": clock.tokens, "peak_bytes": clock.peak, "import_bytes": imported,
+    }))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ SDPA attention, fused AdamW, no gradient where none is needed, a key-value cache
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,11 +71,11 @@ class PlainScalar(nn.Module):
 
 def optimizer(*models: nn.Module) -> torch.optim.Optimizer:
     parameters = [p for model in models for p in model.parameters()]
-    return torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    return torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
 
-def update(loss: Tensor, optim: torch.optim.Optimizer, *models: nn.Module) -> None:
-    loss.backward()
+def apply(optim: torch.optim.Optimizer, *models: nn.Module) -> None:
+    """Clip the gradients that were accumulated, and step."""
     nn.utils.clip_grad_norm_([p for model in models for p in model.parameters()], 1.0)
     optim.step()
     optim.zero_grad()
@@ -134,9 +132,9 @@ def advantages_of(rewards: Tensor, values: Tensor, lam: float = 0.95) -> Tensor:
 
 def ppo_step(
     policy: PlainGPT, reference: PlainGPT, reward: PlainScalar, value: PlainScalar, optim: torch.optim.Optimizer,
-    prompts: Tensor, new_tokens: int, minibatch: int,
+    prompts: Tensor, new_tokens: int, rows_in_a_pass: int,
 ) -> None:
-    """One PPO iteration on equal-length prompts: rollout, scores, one epoch of clipped updates of policy and value."""
+    """One PPO iteration on equal-length prompts: rollout, scores, one clipped update of policy and value in passes."""
     length = prompts.shape[1]
     tokens = generate(policy, prompts, new_tokens)
     with torch.no_grad():
@@ -146,13 +144,14 @@ def ppo_step(
         old_values = value(tokens)[:, length - 1 : -1]
         advantages = advantages_of(rewards, old_values)
         returns = advantages + old_values
-    for rows in torch.randperm(len(tokens)).split(minibatch):
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    passes = torch.randperm(len(tokens)).split(rows_in_a_pass)
+    for rows in passes:
         kept = advantages[rows]
-        kept = (kept - kept.mean()) / (kept.std() + 1e-8)
         ratio = (log_probs(policy, tokens[rows], length) - old[rows]).exp()
         policy_loss = torch.max(-kept * ratio, -kept * ratio.clamp(0.8, 1.2)).mean()
         now = value(tokens[rows])[:, length - 1 : -1]
         near = old_values[rows] + (now - old_values[rows]).clamp(-0.2, 0.2)
         value_loss = 0.5 * torch.max((now - returns[rows]) ** 2, (near - returns[rows]) ** 2).mean()
-        update(policy_loss + 0.1 * value_loss, optim, policy, value)
-    assert math.isfinite(policy_loss.item())
+        ((policy_loss + 0.1 * value_loss) / len(passes)).backward()
+    apply(optim, policy, value)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from benchmarks.stages import plain
+from benchmarks.stages.clock import StepClock
 from benchmarks.stages.work import Work
+
+EOS = "<|endoftext|>"
+
+
+def prepare(stage: str) -> Callable[[Work, int, StepClock, Path], None]:
+    """Return the stage; what it needs is imported already."""
+    return {"pretrain": pretrain, "sft": sft, "reward": reward, "ppo": ppo, "generate": generate}[stage]
 
 
 def model(work: Work) -> plain.PlainGPT:
     size = work.size
-    torch.manual_seed(0)
     return plain.PlainGPT(size.vocab, size.positions, size.layers, size.width, size.heads)
 
 
-def rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def batches(rows: Sequence[Any], size: int, steps: int) -> Iterator[Sequence[Any]]:
+    """`steps` batches of `size` rows in the order of the rows."""
+    for step in range(steps):
+        yield rows[step * size : (step + 1) * size]
 
 
 def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -35,89 +43,79 @@ def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return tokens, lengths
 
 
-def clock(steps: int, step: Callable[[], None]) -> list[float]:
-    seconds = []
-    for _ in range(steps):
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
-def pretrain(work: Work, steps: int, _: Path) -> list[float]:
+def pretrain(work: Work, steps: int, clock: StepClock, _: Path) -> None:
     words = Tokenizer.from_file(str(work.tokenizer))
-    stream = torch.tensor([i for row in rows(work.text) for i in words.encode(row["text"]).ids])
+    stream = torch.tensor([i for row in work.rows(work.text) for i in words.encode(row["text"]).ids])
     length = work.size.positions
     gpt = model(work)
     optim = plain.optimizer(gpt)
+    clock.begin()
+    for _step in range(steps):
+        starts = torch.randint(0, len(stream) - length, (work.pretrain_batch,)).tolist()
+        tokens = torch.stack([stream[s : s + length] for s in starts])
+        plain.token_loss(gpt, tokens, torch.ones_like(tokens, dtype=torch.bool)).backward()
+        plain.apply(optim, gpt)
+        clock.step_done(tokens.numel())
 
-    def step() -> None:
-        starts = torch.randint(0, len(stream) - length - 1, (work.pretrain_batch,))
-        tokens = torch.stack([stream[s : s + length + 1] for s in starts])
-        plain.update(plain.token_loss(gpt, tokens, torch.ones_like(tokens, dtype=torch.bool)), optim, gpt)
 
-    return clock(steps, step)
-
-
-def sft(work: Work, steps: int, _: Path) -> list[float]:
+def sft(work: Work, steps: int, clock: StepClock, _: Path) -> None:
     words = Tokenizer.from_file(str(work.tokenizer))
-    data = [(words.encode(r["prompt"]).ids, words.encode(r["response"]).ids) for r in rows(work.demonstrations)]
+    eos = words.token_to_id(EOS)
+    data = [
+        (words.encode(r["prompt"]).ids, [*words.encode(r["response"]).ids, eos])
+        for r in work.rows_in_order(work.demonstrations)
+    ]
     gpt = model(work)
     optim = plain.optimizer(gpt)
-    draw = random.Random(0)
-
-    def step() -> None:
-        batch = draw.sample(data, work.sft_batch)
+    clock.begin()
+    for batch in batches(data, work.sft_batch, steps):
         tokens, lengths = padded([p + r for p, r in batch])
         places = torch.arange(tokens.shape[1])[None]
         prompts = torch.tensor([len(p) for p, _ in batch])[:, None]
-        plain.update(plain.token_loss(gpt, tokens, (places >= prompts) & (places < lengths[:, None])), optim, gpt)
+        plain.token_loss(gpt, tokens, (places >= prompts) & (places < lengths[:, None])).backward()
+        plain.apply(optim, gpt)
+        clock.step_done(int(lengths.sum()))
 
-    return clock(steps, step)
 
-
-def reward(work: Work, steps: int, _: Path) -> list[float]:
+def reward(work: Work, steps: int, clock: StepClock, _: Path) -> None:
     words = Tokenizer.from_file(str(work.tokenizer))
+    eos = words.token_to_id(EOS)
     data = [
-        ([words.encode(r["prompt"]).ids + words.encode(c).ids for c in r["completions"]], r["ranks"])
-        for r in rows(work.comparisons)
+        ([[*words.encode(r["prompt"]).ids, *words.encode(c).ids, eos] for c in r["completions"]], r["ranks"])
+        for r in work.rows_in_order(work.comparisons)
     ]
     scalar = plain.PlainScalar(model(work))
     optim = plain.optimizer(scalar)
-    draw = random.Random(0)
-
-    def step() -> None:
-        batch = draw.sample(data, work.reward_batch)
+    clock.begin()
+    for batch in batches(data, work.reward_batch, steps):
         tokens, lengths = padded([s for sequences, _ in batch for s in sequences])
-        plain.update(plain.ranking_loss(scalar, tokens, lengths - 1, [ranks for _, ranks in batch]), optim, scalar)
+        plain.ranking_loss(scalar, tokens, lengths - 1, [ranks for _, ranks in batch]).backward()
+        plain.apply(optim, scalar)
+        clock.step_done(int(lengths.sum()))
 
-    return clock(steps, step)
 
-
-def ppo(work: Work, steps: int, _: Path) -> list[float]:
+def ppo(work: Work, steps: int, clock: StepClock, _: Path) -> None:
     words = Tokenizer.from_file(str(work.tokenizer))
-    prompts = [words.encode(r["prompt"]).ids for r in rows(work.prompts)]
+    prompts = [words.encode(r["prompt"]).ids for r in work.rows_in_order(work.prompts)]
     policy, reference = model(work), model(work)
+    reference.load_state_dict(policy.state_dict())
     scorer, value = plain.PlainScalar(model(work)), plain.PlainScalar(model(work))
     optim = plain.optimizer(policy, value)
-    draw = random.Random(0)
-
-    def step() -> None:
-        batch = draw.sample(prompts, work.ppo_batch)
+    clock.begin()
+    for batch in batches(prompts, work.ppo_batch, steps):
         length = max(map(len, batch))
-        # Left padding by repetition keeps the work of a padded batch without a mask.
+        # Padded on the left by repetition: the work of a padded batch, without the cost of a mask.
         tokens = torch.tensor([[p[0]] * (length - len(p)) + p for p in batch])
-        plain.ppo_step(
-            policy, reference, scorer, value, optim, tokens, work.new_tokens, work.ppo_batch // work.ppo_minibatches
-        )
-
-    return clock(steps, step)
+        plain.ppo_step(policy, reference, scorer, value, optim, tokens, work.ppo_new_tokens, work.ppo_pass)
+        clock.step_done(sum(map(len, batch)) + len(batch) * work.ppo_new_tokens)
 
 
-def generate(work: Work, batch: int, calls: int) -> list[float]:
+def generate(work: Work, calls: int, clock: StepClock, _: Path) -> None:
     gpt = model(work).eval()
-
-    def step() -> None:
-        plain.generate(gpt, torch.randint(0, 1000, (batch, work.prompt_tokens)), work.new_tokens)
-
-    return clock(calls, step)
+    draw = random.Random(work.seed)
+    for _call in range(calls):
+        shape = (work.generate_batch, work.prompt_tokens)
+        prompts = torch.tensor([[draw.randrange(work.size.vocab) for _ in range(shape[1])] for _ in range(shape[0])])
+        clock.begin()
+        out = plain.generate(gpt, prompts, work.new_tokens)
+        clock.step_done(len(out) * (out.shape[1] - work.prompt_tokens))

@@ -1,4 +1,4 @@
-"""Tokens per second and peak memory of pretraining against plain PyTorch and, where installed, its peers; see compare.py."""
+"""Tokens per second and peak memory at pretrain, ours against plain PyTorch and its peers; see compare.py."""
 
 import sys
 from pathlib import Path

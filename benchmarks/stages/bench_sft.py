@@ -1,4 +1,4 @@
-"""Tokens per second and peak memory of supervised fine-tuning against plain PyTorch and, where installed, its peers; see compare.py."""
+"""Tokens per second and peak memory at sft, ours against plain PyTorch and its peers; see compare.py."""
 
 import sys
 from pathlib import Path

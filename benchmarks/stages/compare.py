@@ -2,17 +2,17 @@
 
 What makes the comparison fair, and where it cannot be equal:
 
-* Same model size, float32, same threads, no dropout, fused AdamW where a contender has one, no activation checkpointing.
-* Same files; pretrain, SFT and reward batches hold the same rows in the same order for every contender, with equal
-  sequences in a pass. Tokens are real ones (prompt, answer, end of text), never padding, and are compared across contenders.
-* Each contender logs, shuffles, collates and checks as it does for its users. TRL's SFT loss is its chunked one and reports
-  entropy and accuracy; its packing needs FlashAttention, so on the CPU it pads.
+* Same model size, float32, threads; no dropout, no activation checkpointing; AdamW in its fused form.
+* Same files. In SFT and reward the batches hold the same rows in the same order for every contender, with equally many
+  sequences in a pass. Tokens are real ones (prompt, answer, end of text), never padding, and must agree.
+* Each contender logs, shuffles, collates and checks as it does for its users. TRL's SFT loss is its chunked one and
+  reports entropy and accuracy; its packing needs FlashAttention, so on the CPU it pads.
 * TRL's reward trainer takes pairs: with K answers it runs each answer K - 1 times. K = 2 is equal work; K = 6 is the
   same labels, and tokens count each answer once.
-* PPO is one epoch and one optimizer step an iteration, with a frozen reference, a reward model and a value model, all of the
-  same size, from random weights, which seldom end an answer early.
-* Every process runs under the same GOMP_SPINCOUNT (see instructgpt_fast/__init__.py): how long threads spin is a setting
-  of the machine, not of the work.
+* PPO is one epoch and one optimizer step an iteration, with a frozen reference, a reward model and a value model, all
+  of the same size, from random weights, which seldom end an answer early.
+* Every process runs under the same GOMP_SPINCOUNT (see instructgpt_fast/__init__.py): how long threads spin is a
+  setting of the machine, not of the work.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ CASES: Mapping[str, Sequence[tuple[str, Mapping[str, int]]]] = {
     "pretrain": (("8 x 512 tokens", {}),),
     "sft": (("16 examples", {}),),
     "reward": (
-        ("12 prompts, K = 2", {"answers": 2, "reward_batch": 12}), ("4 prompts, K = 6", {"answers": 6, "reward_batch": 4}),
+        ("12 prompts, K = 2", {"answers": 2, "reward_batch": 12}),
+        ("4 prompts, K = 6", {"answers": 6, "reward_batch": 4}),
     ),
     "ppo": (("32 episodes, 48 new tokens", {}),),
     "generate": (
@@ -80,22 +81,21 @@ def run_round(contender: str, stage: str, work: Work, steps: int, warmup: int) -
     environment = {"GOMP_SPINCOUNT": SPIN, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     call = [sys.executable, "-m", "benchmarks.stages.contender", contender, stage, "--steps", str(warmup + steps)]
-    done = subprocess.run([*call, "--work", work.to_json()], env=environment, capture_output=True, text=True, check=False)
+    call += ["--work", work.to_json()]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{contender} {stage}: the process must end well, got {done.returncode}:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{contender} {stage}: its process must end well, got {done.returncode}:\n{done.stderr[-3000:]}")
     report = json.loads(done.stdout.splitlines()[-1])
     return Round(
         report["seconds"][warmup:], report["tokens"][warmup:], report["peak_bytes"], report["import_bytes"]
     )
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Linear between the two nearest values."""
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile."""
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    p10, p90 = (ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9))
+    return {"median": statistics.median(ordered), "p10": p10, "p90": p90}
 
 
 def summary(rounds: Sequence[Round]) -> dict[str, Any]:
@@ -103,8 +103,7 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
     seconds = [s for r in rounds for s in r.seconds]
     rates = [x for r in rounds for x in r.rates]
     return {
-        "step_seconds": {"median": statistics.median(seconds), "p10": quantile(seconds, 0.1), "p90": quantile(seconds, 0.9)},
-        "tokens_per_second": {"median": statistics.median(rates), "p10": quantile(rates, 0.1), "p90": quantile(rates, 0.9)},
+        "step_seconds": spread(seconds), "tokens_per_second": spread(rates),
         "tokens_per_step": statistics.mean(n for r in rounds for n in r.tokens),
         "peak_bytes": statistics.median(r.peak_bytes for r in rounds),
         "import_bytes": statistics.median(r.import_bytes for r in rounds),
@@ -114,13 +113,13 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def against(ours: Sequence[Round], rival: Sequence[Round]) -> dict[str, float]:
-    """How many times the rival's rate, round by round (neighbours in time), and our memory as a share of its."""
+    """How many times the rival's rate, round by round (neighbours in time), and our peak memory as a share of its."""
     ratios = [statistics.median(a.rates) / statistics.median(b.rates) for a, b in zip(ours, rival, strict=True)]
     own, other = summary(ours), summary(rival)
     return {
-        "speed": statistics.median(ratios), "speed_min": min(ratios), "speed_max": max(ratios),
-        "peak_memory": own["peak_bytes"] / other["peak_bytes"],
-        "peak_memory_above_import": own["peak_above_import_bytes"] / max(1.0, other["peak_above_import_bytes"]),
+        "speedup": statistics.median(ratios), "speedup_min": min(ratios), "speedup_max": max(ratios),
+        "memory_share": own["peak_bytes"] / other["peak_bytes"],
+        "memory_share_above_import": own["peak_above_import_bytes"] / max(1.0, other["peak_above_import_bytes"]),
     }
 
 
@@ -148,7 +147,7 @@ def compare_case(
     for name, figures in versus.items():
         if (stage, name) in GOALS:
             figures["goal"] = GOALS[stage, name]
-    return {"contenders": {name: summary(found[name]) for name in names}, "ours_against": versus}
+    return {"contenders": {name: summary(found[name]) for name in names}, "rivals": versus}
 
 
 def parse(stage: str, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -177,13 +176,12 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> list[dict[str, A
         write_work(base)
         for label, changes in CASES[stage]:
             print(f"{stage}, vocabulary {vocab}, {label}", file=sys.stderr, flush=True)
-            figures = compare_case(
-                stage, replace(base, **changes), names, rounds=options.rounds, steps=options.steps, warmup=options.warmup
-            )
-            rows.append({"stage": stage, "vocab": vocab, "case": label, **figures})
+            sizes = {name: getattr(options, name) for name in ("rounds", "steps", "warmup")}
+            figures = compare_case(stage, replace(base, **changes), names, **sizes)
+            rows.append({"case": f"{label}, vocabulary {vocab}", "vocab": vocab, **figures})
     show(stage, rows)
-    absent = [name for name in CONTENDERS[stage] if name not in names]
     if not options.no_record:
         settings = {name: getattr(options, name) for name in ("rounds", "steps", "warmup", "threads")}
-        print(record(stage, rows, settings={**settings, "gomp_spincount": SPIN, "not_measured": absent}))
+        absent = [name for name in CONTENDERS[stage] if name not in names]
+        print(f"written to {record(stage, rows, {**settings, 'gomp_spincount': SPIN, 'not_measured': absent})}")
     return rows

@@ -80,7 +80,7 @@ def _write_tokenizer(work: Work, corpora: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer.train(texts, work.size.vocab, min_frequency=1)
     if tokenizer.vocab_size != work.size.vocab:
         raise SystemExit(
-            f"write_work: the prose must give a vocabulary of {work.size.vocab}, got {tokenizer.vocab_size}; ask for less"
+            f"write_work: the prose must give {work.size.vocab} tokens, got {tokenizer.vocab_size}; ask for fewer"
         )
     tokenizer.save(work.tokenizer)
     return tokenizer

@@ -1,4 +1,4 @@
-"""What the contenders of the Hugging Face family share: models of the same size, arguments, and a clock as a callback."""
+"""What the contenders of the Hugging Face family share: models of one size, arguments, a clock as a callback."""
 
 from __future__ import annotations
 

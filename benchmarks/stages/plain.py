@@ -1,7 +1,7 @@
 """The same stages as people write them by hand in PyTorch: padded batches, whole logits, torch.optim.AdamW.
 
-This is the yardstick of the stage benchmarks where no other library is installed. It is written to be good plain PyTorch:
-SDPA attention, fused AdamW, no gradient where none is needed, a key-value cache in generation.
+This is the yardstick of the stage benchmarks where no other library is installed. It is written to be good plain
+PyTorch: SDPA attention, fused AdamW, no gradient where none is needed, a key-value cache in generation.
 """
 
 from __future__ import annotations

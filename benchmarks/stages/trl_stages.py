@@ -15,7 +15,9 @@ from benchmarks.stages.clock import StepClock
 from benchmarks.stages.peers import ClockCallback, config, shared_arguments, tokenizer
 from benchmarks.stages.work import Work
 
-HOMES = {"sft": "trl.trainer.sft_trainer", "reward": "trl.trainer.reward_trainer", "ppo": "trl.experimental.ppo.ppo_trainer"}
+HOMES = {
+    "sft": "trl.trainer.sft_trainer", "reward": "trl.trainer.reward_trainer", "ppo": "trl.experimental.ppo.ppo_trainer",
+}
 
 
 def prepare(stage: str) -> Callable[[Work, int, StepClock, Path], None]:

@@ -84,7 +84,7 @@ def run_round(contender: str, stage: str, work: Work, steps: int, warmup: int) -
     call += ["--work", work.to_json()]
     done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{contender} {stage}: its process must end well, got {done.returncode}:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{contender} {stage}: the process failed ({done.returncode}):\n{done.stderr[-3000:]}")
     report = json.loads(done.stdout.splitlines()[-1])
     return Round(
         report["seconds"][warmup:], report["tokens"][warmup:], report["peak_bytes"], report["import_bytes"]

@@ -31,7 +31,7 @@ def model(work: Work) -> plain.PlainGPT:
 def batches(rows: Sequence[Any], size: int, steps: int) -> Iterator[Sequence[Any]]:
     """`steps` batches of `size` rows in the order of the rows. Raises ValueError when there are not so many."""
     if len(rows) < steps * size:
-        raise ValueError(f"batches: {steps} batches of {size} need {steps * size} rows, got {len(rows)}; take fewer steps")
+        raise ValueError(f"batches: {steps} of {size} rows need {steps * size} rows, got {len(rows)}; take fewer")
     for step in range(steps):
         yield rows[step * size : (step + 1) * size]
 

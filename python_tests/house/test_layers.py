@@ -10,7 +10,7 @@ from .tree import PACKAGE, ROOT, files_with, imported_modules
 
 # Lowest first. A part may import from its own level (without a cycle) and from every level before it.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "config", "files", "callable_module"),
+    ("errors", "config", "files", "callable_module", "_version"),
     ("ops", "tokenizer"),
     ("model", "data", "optim", "checkpoint"),
     ("generate", "rlhf"),

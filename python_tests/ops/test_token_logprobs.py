@@ -64,6 +64,11 @@ class TestTokenLogprobs(OpSuite):
         BadCall("token out of range", lambda i: {**i, "tokens": i["tokens"] - 211}, RuntimeError, r"in \[0, 211\)"),
     )
 
+    def looser(self, what: str, case: Case, dtype: torch.dtype) -> dict[str, Any]:
+        if case.name == "one token" and what.startswith("output"):
+            return {"ulps": 2.0, "why_looser": "one number, and plain PyTorch's error of one number is 0 by luck"}
+        return {}
+
 
 def test_by_hand() -> None:
     """At temperature 2 logits (0, 2 ln 3) give probabilities 1/4 and 3/4."""

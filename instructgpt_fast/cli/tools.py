@@ -170,7 +170,7 @@ def generate_text(options: Generate) -> None:
     prompt = sys.stdin.read() if options.prompt is None else options.prompt
     if not prompt.strip():
         raise ConfigError("generate: a prompt must not be empty, got none; pass --prompt TEXT.")
-    sys.stdout.write(generate(loaded, prompt, **options.sampling()) + "\n")
+    sys.stdout.write(f"{generate(loaded, prompt, **options.sampling())}\n")
 
 
 @options_class()

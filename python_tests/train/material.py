@@ -54,7 +54,6 @@ class Material:
         return GPT(GPTConfig(**(shape | changes)))
 
     def save(self, name: str, model: GPT | ScalarModel, *, tokenizer: Tokenizer | None = None) -> str:
-        path = save_checkpoint(
-            self.folder / name, model=model, tokenizer=tokenizer or self.tokenizer, prompt_format="dialogue", stage="sft"
-        )
-        return str(path)
+        given = tokenizer or self.tokenizer
+        target = self.folder / name
+        return str(save_checkpoint(target, model=model, tokenizer=given, prompt_format="dialogue", stage="sft"))

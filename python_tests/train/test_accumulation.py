@@ -32,7 +32,7 @@ def gradient(model: nn.Module, parts: list[MicroBatch]) -> tuple[float, Tensor]:
         loss = part.loss(part.tensors) * part.weight
         loss.backward()
         total += float(loss.detach())
-    return total, torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
 def assert_same(model: nn.Module, make: Callable[[int], list[MicroBatch]], sizes: tuple[int, ...]) -> float:

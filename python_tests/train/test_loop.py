@@ -46,7 +46,8 @@ def test_a_stage_name_and_an_options_object_are_the_same_call(material: Material
 
 
 def test_the_resolved_options_make_the_same_config(material: Material, base: str, run_dir: str) -> None:
-    result = short(material, base, run_dir, preset="instructgpt-1.3b", dtype="fp32", max_tokens=None, max_grad_norm=None)
+    given = {"preset": "instructgpt-1.3b", "dtype": "fp32", "max_tokens": None, "max_grad_norm": None}
+    result = short(material, base, run_dir, **given)
     resolved = from_options(SftConfig, read_toml(result.run_dir / "resolved.toml"))
     assert resolved.learning_rate == 9.65e-6
     assert resolved.max_grad_norm is None
@@ -91,7 +92,7 @@ def test_a_file_in_the_way(material: Material, base: str, tmp_path: Path) -> Non
 def test_a_full_disk_is_noticed_before_any_step(
     material: Material, base: str, run_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40 - 2**20, 2**20))
     with pytest.raises(CheckpointError, match="must have 16 MiB free for a checkpoint, got 1 MiB; free some space"):
         short(material, base, run_dir)

@@ -15,7 +15,9 @@ def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-@pytest.mark.parametrize(("rate", "text"), [(12.34, "12.3 tokens/s"), (12_345, "12.3k tokens/s"), (2.5e6, "2.5M tokens/s")])
+@pytest.mark.parametrize(("rate", "text"), [
+    (12.34, "12.3 tokens/s"), (12_345, "12.3k tokens/s"), (2.5e6, "2.5M tokens/s"),
+])
 def test_rates(rate: float, text: str) -> None:
     assert format_rate(rate, "tokens") == text
 

@@ -60,13 +60,11 @@ STAGES: dict[str, Callable[[Material, str, str], Options]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("stage", STAGES)
+# float32 masters are resumed by the same code in every stage, so bf16 is tried in one.
+@pytest.mark.parametrize(("stage", "dtype"), [*((stage, "fp32") for stage in STAGES), ("sft", "bf16")])
 def test_resumed_equals_straight(
     stage: str, dtype: str, material: Material, base: str, reward_model: str, tmp_path: Path
 ) -> None:
-    if dtype == "bf16" and stage != "sft":
-        pytest.skip("float32 masters are resumed by the same code in every stage")
     options = STAGES[stage](material, base, reward_model) | {
         "max_steps": 6, "save_steps": 3, "eval_steps": 2, "save_total_limit": None, "progress": False, "dtype": dtype,
     }

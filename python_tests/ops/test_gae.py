@@ -30,7 +30,6 @@ class TestGae(OpSuite):
     dtypes = (torch.float32,)
     poison = staticmethod(poison)
     cases = (
-        # 35 rows are two full groups of sixteen lanes and a part; 50 columns three tiles and a part.
         Case("ragged", lambda new: episode(new, 35, 50), {"gamma": GAMMA, "lam": LAM}),
         Case("as in the paper", lambda new: episode(new, 3, 200), {"gamma": 1.0, "lam": 0.95}),
         Case("all count", lambda new: episode(new, 16, 32, p=1.1)),
@@ -92,8 +91,8 @@ def test_equals_the_sum_over_future_deltas() -> None:
 
 
 def test_a_row_does_not_depend_on_the_others() -> None:
-    inputs = episode(New(torch.float32), 21, 37)
+    inputs = episode(New(torch.float32), 21, 3700)  # long enough for several threads
     together = ops.gae(**inputs)
-    for row in (0, 15, 16, 20):
+    for row in (0, 9, 20):
         alone = ops.gae(**{k: v[row:row + 1] for k, v in inputs.items()})
         assert all(same_bits(a[0], t[row]) for a, t in zip(alone, together, strict=True))

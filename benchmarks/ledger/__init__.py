@@ -1,0 +1,1 @@
+"""What nvcc makes of each kernel: registers, shared memory and spills per architecture, committed beside the code."""

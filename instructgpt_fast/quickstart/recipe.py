@@ -6,6 +6,7 @@ schedules and everything else keep the stages' defaults. Numbers here are ours [
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from instructgpt_fast.quickstart.material import Material
 from instructgpt_fast.quickstart.plan import Plan
 from instructgpt_fast.train import PpoConfig, PretrainConfig, RewardConfig, SftConfig
+from instructgpt_fast.train.options import RunOptions
 
 if TYPE_CHECKING:
     from instructgpt_fast.quickstart.run import QuickstartConfig
@@ -27,9 +29,9 @@ class Recipe:
     folder: Path
     config: QuickstartConfig
 
-    def options(self, name: str, checkpoints: dict[str, str]) -> Any:
+    def options(self, name: str, checkpoints: dict[str, str]) -> RunOptions:
         """The options of "base", "sft", "reward", "ppo" or "ppo_ptx"."""
-        made = {
+        made: dict[str, Callable[[str, dict[str, str]], RunOptions]] = {
             "base": self._base, "sft": self._sft, "reward": self._reward, "ppo": self._ppo, "ppo_ptx": self._ppo_ptx,
         }
         return made[name](name, checkpoints)
@@ -54,7 +56,7 @@ class Recipe:
         return SftConfig(
             **self._run(name), init=checkpoints["base"], data=str(self.material.demonstrations),
             pretrain_data=str(self.material.text), pretrain_mix=0.1, num_train_epochs=plan.sft_epochs,
-            train_batch_size=plan.sft_batch, per_device_train_batch_size=plan.sft_batch, learning_rate=5e-4,
+            train_batch_size=plan.sft_batch, per_device_train_batch_size=plan.sft_batch, learning_rate=3e-4,
             residual_dropout=0.0, save_steps=100,
         )
 
@@ -74,7 +76,7 @@ class Recipe:
             demonstrations=str(self.material.validation_demonstrations), total_episodes=plan.episodes,
             batch_size=plan.ppo_batch, mini_batch_size=plan.ppo_minibatch,
             per_device_train_batch_size=plan.ppo_minibatch, rollout_batch_size=plan.ppo_batch,
-            max_response_tokens=plan.answer_tokens, learning_rate=3e-4, value_learning_rate=3e-4,
+            max_response_tokens=plan.answer_tokens, kl_coef=0.1, learning_rate=1.5e-4, value_learning_rate=5e-4,
             lr_warmup_iterations=2, ema_decay=None, logging_steps=1, save_steps=5, **more,
         )
 

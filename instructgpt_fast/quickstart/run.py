@@ -16,7 +16,7 @@ from instructgpt_fast.files import atomic_write
 from instructgpt_fast.quickstart import assets
 from instructgpt_fast.quickstart.labelers import Labelers
 from instructgpt_fast.quickstart.material import Material, write_material, write_rows
-from instructgpt_fast.quickstart.plan import Plan, plan_for
+from instructgpt_fast.quickstart.plan import SMALL_MINUTES, Plan, plan_for
 from instructgpt_fast.quickstart.ranking import Sampler, ranked_answers, with_seed
 from instructgpt_fast.quickstart.recipe import Recipe
 from instructgpt_fast.quickstart.results import answers_of, measure_accuracy, measure_perplexity, measure_policy
@@ -34,7 +34,7 @@ class QuickstartConfig(Options):
 
     stage: ClassVar[str] = "quickstart"
 
-    minutes: float = 6.0
+    minutes: float = SMALL_MINUTES
     """Minutes that the run may take on two cores; from 25 on a larger model is trained."""
     output_dir: str = "runs/quickstart"
     """Directory of the run; the same command continues a run that was stopped."""

@@ -16,15 +16,15 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
 
     console = Console(highlight=False)
     table = Table(title=f"InstructGPT with {results['parameters'] / 1e6:.1f}M parameters")
-    for title in ("model", "perplexity", "reward", "labelers' opinion", "KL to SFT", "tokens", "ends"):
-        table.add_column(title, justify="left" if title == "model" else "right")
+    for title in ("model", "perplexity", "reward", "opinion", "KL", "tokens", "ends"):
+        table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
     for name, title in NAMES.items():
         scores = results["policies"].get(name)
         row = [title, f"{results['perplexity'][name]:.1f}"]
         if scores is not None:
             row += [
-                f"{scores['reward']:+.2f} ± {scores['reward_error']:.2f}",
-                f"{scores['opinion']:+.2f} ± {scores['opinion_error']:.2f}",
+                f"{scores['reward']:+.2f}±{scores['reward_error']:.2f}",
+                f"{scores['opinion']:+.2f}±{scores['opinion_error']:.2f}",
                 f"{scores['kl']:.2f}", f"{scores['length']:.1f}", f"{scores['finished']:.0%}",
             ]
         table.add_row(*row)
@@ -35,9 +35,10 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
         f"as the labeler did (chance 50 %, two labelers agree on {results['agreement']:.1%})."
     )
     console.print(
-        "Everything is measured on chapters that no model was trained on. Perplexity is per token; reward is the reward "
-        "model's score; the labelers' opinion is what ten people think of the answer's words, which no policy ever saw; KL is in "
-        "nats per answer. The labelers are the ten human ratings of each VADER word, summed over an answer: a stand-in."
+        "Everything is measured on chapters that no model was trained on. perplexity: per token. reward: the reward model's "
+        "score of an answer at temperature 1. opinion: what ten people think of the answer's words, on average; no policy ever "
+        "saw it. KL: from the SFT model, in nats per answer. tokens, ends: length of an answer, share that ends by itself. "
+        "The labelers are the ten human ratings of each word in the VADER lexicon, summed over an answer: a stand-in."
     )
     answers = results["answers"]
     for index, prompt in enumerate(answers["prompts"]):

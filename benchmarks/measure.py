@@ -129,12 +129,16 @@ def peak_memory(function: Callable[[], Any], device: str = "cpu") -> int | None:
 
 
 def device_description(device: str = "cpu") -> dict[str, Any]:
-    """What a figure depends on: processor, threads, versions, and the commit that was measured."""
+    """What a figure depends on: processor, threads, versions, the commit that was measured, and who else was computing.
+
+    load_average: processes that wanted a core in the last 1, 5 and 15 minutes; above `cores`, trust no time.
+    """
     described: dict[str, Any] = {
         "device": device,
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "vector_level": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -5,18 +5,18 @@
 // Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; banded attention after Child et al. 2019, arXiv:1904.10509;
 // online softmax and the gradient from lse after Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4 (appendix B).
 //
-// Who sees whom: with t_q queries and t_k keys in a sequence, query i stands at position i + t_k - t_q. When causal it sees
-// keys up to its own position; a window w > 0 keeps the last w of these, itself included. A query that sees no key gets
-// out = 0, lse = -infinity and zero gradients. Sequences never see each other.
+// Who sees whom: with t_q queries and t_k keys in a sequence, query i stands at position i + t_k - t_q. When causal it
+// sees keys up to its own position; a window w > 0 keeps the last w of these, itself included. A query that sees no key
+// gets out = 0, lse = -infinity and zero gradients. Sequences never see each other.
 //
 // Shapes: q, out, dout, dq [query rows, heads, width]; k, v, dk, dv [key rows, kv_heads, width]; lse, delta
-// [query rows, heads] f32. A dense batch is its sequences in a row. heads is a multiple of kv_heads; query head h reads key
-// head h / (heads / kv_heads).
+// [query rows, heads] f32. A dense batch is its sequences in a row. heads is a multiple of kv_heads; query head h reads
+// key head h / (heads / kv_heads).
 // Numbers: q, k, v, out and the gradients share one dtype (f32, bf16, f16); scores, softmax, sums, lse in f32.
 //
-// Dropout: m[i, j] = 0 or 1 / (1 - p). Element (query row n of the whole batch, head h, key j of the row's sequence) is kept
-// when word (j / 16) % 4 of philox(counter = (j / 64 * 16 + j % 16, n, h, kDropout), key = seed) is at least
-// round(p * 2^32): sixteen counters give 64 keys in a row, a vector at a time. The backward pass draws the same words again.
+// Dropout: m[i, j] = 0 or 1 / (1 - p). Element (query row n of the whole batch, head h, key j of the row's sequence) is
+// kept when word (j / 16) % 4 of philox(counter = (j / 64 * 16 + j % 16, n, h, kDropout), key = seed) is at least
+// round(p * 2^32): sixteen counters give 64 keys in a row, a vector at a time. The backward pass draws the words again.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,8 @@ struct AttentionSequence {
   int64_t k_begin, k_count;
 };
 
-// A [rows, heads, width] tensor whose last dimension is dense: element (n, h, d) is data[n * row_stride + h * head_stride + d].
+// A [rows, heads, width] tensor whose last dimension is dense: element (n, h, d) lies at
+// data[n * row_stride + h * head_stride + d].
 template <typename T>
 struct AttentionView {
   T* data;

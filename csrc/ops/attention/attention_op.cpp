@@ -49,7 +49,8 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const Optio
 
 std::vector<AttentionSequence> packed_sequences(const Tensor& cu_seqlens, int64_t rows) {
   check_dtype(kOp, "cu_seqlens", cu_seqlens, ScalarType::Int);
-  IGF_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.size(0) >= 1, kOp, ": cu_seqlens must be a vector of at least 1 element");
+  IGF_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.size(0) >= 1, kOp,
+            ": cu_seqlens must be a vector of at least 1 element");
   const Tensor bounds = dense(cu_seqlens);
   const int32_t* at = data<int32_t>(bounds);
   const int64_t count = bounds.size(0) - 1;

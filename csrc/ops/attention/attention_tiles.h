@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpu/scalar.h"
+
 namespace igf::tiles {
 
 // Columns come in whole vectors of this many floats; buffers are padded to it.
@@ -55,5 +57,15 @@ void dropout_row(const Dropout& dropout, int64_t row, int64_t head, int64_t firs
 void scale_row(float* row, int64_t columns, float factor);                         // row *= factor
 void multiply_row(float* row, const float* by, int64_t columns);                   // row *= by
 void add_scaled_row(float* row, const float* other, int64_t columns, float factor);  // row += factor * other
+
+// For each storage type: to = factor * from in f32, to = factor * from rounded, the dot product in f32.
+#define IGF_ATTENTION_ROWS(T)                                             \
+  void read_row(const T* from, float* to, int64_t width, float factor);  \
+  void write_row(const float* from, T* to, int64_t width, float factor); \
+  float dot_row(const T* a, const T* b, int64_t width);
+IGF_ATTENTION_ROWS(float)
+IGF_ATTENTION_ROWS(bfloat16)
+IGF_ATTENTION_ROWS(half)
+#undef IGF_ATTENTION_ROWS
 
 }  // namespace igf::tiles

@@ -1,8 +1,8 @@
-// Matrix products, softmax and dropout on tiles of f32.
+// Matrix products, softmax and dropout on tiles of f32, and rows in and out of them.
 //
-// The product keeps a small block of c in registers while it runs over the depth: each step loads kVecs vectors of b and
-// broadcasts kRows numbers of a. How large the block may be depends on the number and width of the registers, so there is
-// one product for each CPU level, chosen once; everything else is a loop that the compiler vectorises (IGF_CLONES).
+// The product keeps a small block of c in registers while it runs over the depth: each step loads kVecs vectors of b
+// and broadcasts kRows numbers of a. How large the block may be depends on the number and width of the registers, so
+// there is one product for each CPU level, chosen once; everything else is a loop that the compiler vectorises.
 #include "ops/attention/attention_tiles.h"
 
 #include <cmath>
@@ -87,11 +87,33 @@ void product_best(const Product& p) { product_default(p); }
 constexpr float kMinusInfinity = -__builtin_huge_valf();
 
 
+template <typename T>
+IGF_INLINE void read_body(const T* from, float* to, int64_t width, float factor) {
+  for (int64_t d = 0; d < width; ++d) to[d] = float(from[d]) * factor;
+}
+template <typename T>
+IGF_INLINE void write_body(const float* from, T* to, int64_t width, float factor) {
+  for (int64_t d = 0; d < width; ++d) to[d] = T(from[d] * factor);
+}
+template <typename T>
+IGF_INLINE float dot_body(const T* a, const T* b, int64_t width) {
+  float lanes[kVector] = {};
+  int64_t d = 0;
+  for (; d + kVector <= width; d += kVector) {
+    for (int64_t l = 0; l < kVector; ++l) lanes[l] += float(a[d + l]) * float(b[d + l]);
+  }
+  for (; d < width; ++d) lanes[0] += float(a[d]) * float(b[d]);
+  float sum = 0.0f;
+  for (int64_t l = 0; l < kVector; ++l) sum += lanes[l];
+  return sum;
+}
+
 }  // namespace
 
 void multiply(const Product& product) { product_best(product); }
 
-IGF_CLONES void transpose(const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows, int64_t columns) {
+IGF_CLONES void transpose(const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows,
+                          int64_t columns) {
   constexpr int64_t kSide = 16;
   for (int64_t j = 0; j < rows; j += kSide) {
     const int64_t count = rows - j < kSide ? rows - j : kSide;
@@ -171,5 +193,19 @@ IGF_CLONES void multiply_row(float* __restrict row, const float* __restrict by, 
 IGF_CLONES void add_scaled_row(float* __restrict row, const float* __restrict other, int64_t columns, float factor) {
   for (int64_t j = 0; j < columns; ++j) row[j] += factor * other[j];
 }
+
+// One plain function a dtype, because IGF_CLONES takes no template.
+#define IGF_ATTENTION_ROWS(T)                                                                            \
+  IGF_CLONES void read_row(const T* __restrict from, float* __restrict to, int64_t width, float factor) { \
+    read_body(from, to, width, factor);                                                                  \
+  }                                                                                                      \
+  IGF_CLONES void write_row(const float* __restrict from, T* __restrict to, int64_t width, float factor) { \
+    write_body(from, to, width, factor);                                                                 \
+  }                                                                                                      \
+  IGF_CLONES float dot_row(const T* a, const T* b, int64_t width) { return dot_body(a, b, width); }
+IGF_ATTENTION_ROWS(float)
+IGF_ATTENTION_ROWS(bfloat16)
+IGF_ATTENTION_ROWS(half)
+#undef IGF_ATTENTION_ROWS
 
 }  // namespace igf::tiles

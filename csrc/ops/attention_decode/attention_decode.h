@@ -2,16 +2,16 @@
 //
 //   row b, new token t in [0, T): position n = cache_lens[b] + t
 //   k_cache[block_table[b, n / page], n % page] = k[b, t], v_cache likewise
-//   out[b, t] = sum over seen j of softmax_j(scale * q[b, t] . key(b, j)) value(b, j);  seen: j <= n, and j > n - window
-// Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the page table after Kwon et al. 2023, arXiv:2309.06180, section 4.2.
+//   out[b, t] = sum over seen j of softmax_j(scale * q[b, t] . key(b, j)) value(b, j);  seen: n - window < j <= n
+// Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the page table after Kwon et al. 2023, arXiv:2309.06180, 4.2.
 //
 // Shapes: q, out [rows, tokens, heads, width]; k, v [rows, tokens, kv_heads, width]; k_cache, v_cache
 // [pages, page, kv_heads, width]; block_table [rows, table_width] i32; cache_lens [rows] i32. heads is a multiple of
 // kv_heads; query head h reads key head h / (heads / kv_heads).
 // Memory: each cached key and value that some new token sees is read once.
 // Numbers: q, k, v, out and the caches share one dtype (f32, bf16, f16); scores, softmax and sums in f32.
-// Limits: a page that is written belongs to one row alone; pages that are only read may be shared. Entries of block_table
-// before the first page seen (behind a window) and after the last are not read.
+// Limits: a page that is written belongs to one row alone; pages that are only read may be shared. Entries of
+// block_table before the first page seen (behind a window) and after the last are not read.
 #pragma once
 
 #include <cstdint>

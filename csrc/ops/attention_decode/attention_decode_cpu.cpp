@@ -1,5 +1,5 @@
-// attention_decode on the CPU: each (row, key head) is one task, which walks its pages once for the keys and once for the
-// values; every key that is read meets all query heads and new tokens that share it.
+// attention_decode on the CPU: each (row, key head) is one task, which walks its pages once for the keys and once for
+// the values; every key that is read meets all query heads and new tokens that share it.
 #include <algorithm>
 #include <vector>
 
@@ -35,7 +35,7 @@ IGF_INLINE float dot(const float* __restrict a, const float* __restrict b, int64
   return sum_of(lanes);
 }
 
-// scores[i * pitch + j] = queries[i] . keys[j] for `count` keys in a row of one page; row is scratch for one key in f32.
+// scores[i * pitch + j] = queries[i] . keys[j] for `count` keys in a row of one page; row: scratch for one key in f32.
 template <typename T>
 IGF_INLINE void score_body(const T* keys, int64_t stride, int64_t count, const float* queries, int64_t query_count,
                            int64_t width, float* scores, int64_t pitch, float* __restrict row) {
@@ -168,9 +168,12 @@ struct RowHead {
     const Seen seen = seen_by_row(s, cached);
     const int64_t count = seen.end - seen.begin;
     append(cached);
-    if (static_cast<int64_t>(buffers.scores.size()) < queries * count) buffers.scores.resize(static_cast<size_t>(queries * count));
+    const size_t needed = static_cast<size_t>(queries * count);
+    if (buffers.scores.size() < needed) buffers.scores.resize(needed);
     float* scores = buffers.scores.data();
-    for (int64_t i = 0; i < queries; ++i) read(call.q + query_offset(i), buffers.queries.data() + i * s.width, s.width, s.scale);
+    for (int64_t i = 0; i < queries; ++i) {
+      read(call.q + query_offset(i), buffers.queries.data() + i * s.width, s.width, s.scale);
+    }
     std::fill(buffers.out.begin(), buffers.out.end(), 0.0f);
     for_each_run(call.k_cache, seen, [&](int64_t at, int64_t run_count, const T* keys) {
       score(keys, stride, run_count, buffers.queries.data(), queries, s.width, scores + at - seen.begin, count,

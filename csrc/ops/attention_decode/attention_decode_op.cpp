@@ -57,7 +57,8 @@ Tensor attention_decode_cpu(Tensor q, Tensor k, Tensor v, Tensor k_cache, Tensor
   check_dtype(kOp, "cache_lens", cache_lens, ScalarType::Int);
   check_vector(kOp, "cache_lens", cache_lens, q.size(0));
   IGF_CHECK(block_table.size(0) == q.size(0), kOp, ": block_table must have one row for each row of q");
-  const Tensor queries = dense(q), keys = dense(k), values = dense(v), table = dense(block_table), lens = dense(cache_lens);
+  const Tensor queries = dense(q), keys = dense(k), values = dense(v);
+  const Tensor table = dense(block_table), lens = dense(cache_lens);
   const AttentionDecodeShape shape = shape_of(q, k, k_cache, block_table, window, scale);
   if (shape.tokens > 0) check_rows(shape, data<int32_t>(table), data<int32_t>(lens));
   const Tensor out = torch::stable::empty_like(queries);

@@ -6,8 +6,8 @@
 // Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2 (both forms). GPT-2 and GPT-3 use the tanh form.
 //
 // Shapes: x, dy, y, dx [rows, width]; bias, dbias [width].
-// Numbers: x, dy, y, dx share one dtype (f32, bf16, f16); bias has x's dtype or is f32; v is kept in f32, never rounded to
-// x's dtype. Only x is kept for the gradient: v is a sum away, so no second tensor of x's size is stored.
+// Numbers: x, dy, y, dx share one dtype (f32, bf16, f16); bias has x's dtype or is f32; v is kept in f32, never rounded
+// to x's dtype. Only x is kept for the gradient: v is a sum away, so no second tensor of x's size is stored.
 // dbias sums rows in f32 in an order that depends on `rows` alone: equal bits for any number of threads.
 #pragma once
 

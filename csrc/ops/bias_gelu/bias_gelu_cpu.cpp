@@ -15,8 +15,8 @@ constexpr float kInvSqrt2Pi = 0.398942280f;
 // Beyond this |v| the gate of either form is 0 or 1 to the last bit; clamping keeps infinity times zero out of it.
 constexpr float kFlat = 16.0f;
 
-// gelu(v) = v gate(v), and gate(-v) = 1 - gate(v). Everything is computed from the lower gate, gate(-|v|) <= 1/2: near 1
-// the gate would lose in its last bit what 1 - lower keeps.
+// gelu(v) = v gate(v), and gate(-v) = 1 - gate(v). Everything is computed from the lower gate, gate(-|v|) <= 1/2: near
+// 1 the gate would lose in its last bit what 1 - lower keeps.
 struct Gate {
   float lower;   // gate(-|v|)
   float change;  // gate'(v)
@@ -30,8 +30,9 @@ IGF_INLINE Gate gate_tanh(float magnitude) {
   return {lower, lower * upper * (2.0f * kSqrt2OverPi + (6.0f * kSqrt2OverPi * kCubic) * square)};
 }
 
-// gate = Phi; Phi(-m) = exp(-a^2) erfcx(a) / 2 with a = m / sqrt(2). erfcx is a polynomial in t = 1 / (1 + 0.4 a) - 1/2,
-// fitted for least relative error on a in [0, 9.5] (2.7e-8); beyond, exp(-a^2) is below the smallest float.
+// gate = Phi; Phi(-m) = exp(-a^2) erfcx(a) / 2 with a = m / sqrt(2). erfcx is a polynomial in
+// t = 1 / (1 + 0.4 a) - 1/2, fitted for least relative error on a in [0, 9.5] (2.7e-8); beyond, exp(-a^2) is below the
+// smallest float.
 IGF_INLINE Gate gate_exact(float magnitude) {
   const float a = magnitude * kSqrtHalf;
   const float t = 1.0f / (1.0f + 0.4f * a) - 0.5f;

@@ -2,7 +2,7 @@
 //
 //   y[n] = token_weight[tokens[n]] + position_weight[position_ids[n]]
 //   dtoken_weight[v] = sum of dy[n] over the n with tokens[n] = v, in the order of n; dposition_weight likewise
-// Source: Radford et al. 2018, "Improving language understanding by generative pre-training", eq. 2 (h_0 = U W_e + W_p).
+// Source: Radford et al. 2018, "Improving language understanding by generative pre-training", eq. 2 (h_0).
 //
 // Shapes: tokens, position_ids [count] int64; token_weight [vocab, width]; position_weight [positions, width];
 // y, dy [count, width].

@@ -1,5 +1,5 @@
-// embedding on the CPU. The gradient groups equal ids by a counting sort, then each thread owns some columns of every row:
-// the work is even however often one token occurs, and no two threads write to one place.
+// embedding on the CPU. The gradient groups equal ids by a counting sort, then each thread owns some columns of every
+// row: the work is even however often one token occurs, and no two threads write to one place.
 #include <algorithm>
 
 #include "cpu/clones.h"

@@ -63,7 +63,8 @@ std::tuple<Tensor, Tensor> embedding_backward_cpu(Tensor dy, Tensor tokens, Tens
   IGF_CHECK(rows_of(dy) == tokens.numel() && rows_of(dy) == position_ids.numel(), kOp,
             ": dy must have one row for each token and position");
   const Tensor gradient = dense(dy);
-  return {gradient_of(tokens, "tokens", gradient, vocab), gradient_of(position_ids, "position_ids", gradient, positions)};
+  return {gradient_of(tokens, "tokens", gradient, vocab),
+          gradient_of(position_ids, "position_ids", gradient, positions)};
 }
 
 }  // namespace

@@ -3,10 +3,12 @@
 from instructgpt_fast.checkpoint.directory import checkpoints_of, keep_last, resolve
 from instructgpt_fast.checkpoint.load import Loaded, load_model, load_trainer, require_same_vocabulary
 from instructgpt_fast.checkpoint.manifest import verify
+from instructgpt_fast.checkpoint.result import RESULT, result_of, write_result
 from instructgpt_fast.checkpoint.save import TrainerState, save_checkpoint
 from instructgpt_fast.files import atomic_write
 
 __all__ = [
+    "RESULT",
     "Loaded",
     "TrainerState",
     "atomic_write",
@@ -16,6 +18,8 @@ __all__ = [
     "load_trainer",
     "require_same_vocabulary",
     "resolve",
+    "result_of",
     "save_checkpoint",
     "verify",
+    "write_result",
 ]

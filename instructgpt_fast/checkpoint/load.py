@@ -14,6 +14,7 @@ from torch import nn
 from instructgpt_fast.checkpoint import random_state
 from instructgpt_fast.checkpoint.directory import resolve
 from instructgpt_fast.checkpoint.manifest import REMEDY, read_json
+from instructgpt_fast.checkpoint.result import result_of
 from instructgpt_fast.checkpoint.save import CONFIG, MODEL, TRAINER_STATE, PromptFormat
 from instructgpt_fast.checkpoint.tensors import copy_into, load_tensors
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
@@ -38,11 +39,11 @@ def load_model(
 ) -> Loaded:
     """Load a checkpoint for use, in eval mode.
 
-    path: a checkpoint, or a run directory for its newest whole one. dtype: None keeps the stored one.
+    path: a checkpoint, or a run directory for its result (see `result_of`). dtype: None keeps the stored one.
     Draws no random numbers. Raises CheckpointError when it is damaged, incomplete, or its tokenizer's vocabulary is
     not the model's.
     """
-    directory = resolve(path)
+    directory = result_of(path)
     described = read_json(directory / CONFIG)
     try:
         config = GPTConfig.from_dict(described["model"])

@@ -174,9 +174,17 @@ class Run:
             checkpoint.keep_last(self.directory, self.config.save_total_limit)
         return target
 
-    def finish(self, total: int, training: Training, metrics: Mapping[str, float]) -> TrainResult:
-        """Save the last step unless it is saved already, and return the result."""
-        path = self._saved.get(total) or self.save(total, training)
+    def finish(
+        self, total: int, training: Training, metrics: Mapping[str, float], chosen: Path | None = None
+    ) -> TrainResult:
+        """Save the last step unless it is saved already, write result.json and return the result.
+
+        chosen: the checkpoint that is the result, when it is not the last one. Whoever loads a model from the run's
+        directory gets the result.
+        """
+        last = self._saved.get(total) or self.save(total, training)
+        path = last if chosen is None else chosen
+        checkpoint.write_result(self.directory, path, metrics)
         return TrainResult(checkpoint=path, run_dir=self.directory, metrics=dict(metrics))
 
     def close(self) -> None:
@@ -236,6 +244,8 @@ def prepare_directory(config: RunOptions) -> Path:
                 "resume_from_checkpoint='latest' to continue, overwrite_output_dir=True to start over, or another path."
             )
         _clear(directory)
+    # What a run has to give is known when it is finished; until then its newest checkpoint stands for it.
+    (directory / checkpoint.RESULT).unlink(missing_ok=True)
     return directory
 
 

@@ -6,7 +6,6 @@ rises (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 from collections.abc import Sequence
@@ -67,14 +66,15 @@ class Selector:
         counters["metrics"] = scores
         return scores
 
-    def result(self, last: TrainResult) -> TrainResult:
-        """The result of the run with the best model as its checkpoint, where one was judged."""
+    def finish(self, total: int) -> TrainResult:
+        """Finish the run with the best model as its result, where one was judged."""
         best = self.training.counters.get("best")
         if best is None:
-            return last
+            return self.run.finish(total, self.training, self.training.counters["metrics"])
+        metrics = {**best["metrics"], "best_step": float(best["step"])}
+        result = self.run.finish(total, self.training, metrics, chosen=self._path(best["step"]))
         self.prune()
-        path = self._path(best["step"])
-        return dataclasses.replace(last, checkpoint=path, metrics={**best["metrics"], "best_step": float(best["step"])})
+        return result
 
     def _path(self, step: int) -> Path:
         return self.run.directory / f"best-{step:06d}"

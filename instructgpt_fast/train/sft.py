@@ -132,7 +132,7 @@ def run_sft(config: SftConfig) -> TrainResult:
                 run.record(step, selector.judge(step, evaluate_lm(model, batches)))
             if run.save_if_due(step, stream.steps, training):
                 selector.prune()
-        return selector.result(run.finish(stream.steps, training, training.counters["metrics"]))
+        return selector.finish(stream.steps)
 
 
 def micro_batches(model: GPT, examples: Sequence[Encoded], config: SftConfig, run: Run) -> list[MicroBatch]:

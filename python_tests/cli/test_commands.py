@@ -130,7 +130,8 @@ def test_a_stage_by_file_and_its_resolved_options(
         'max_steps = 3\ntrain_batch_size = 4\nprogress = false\nlogging_steps = 1\n'
     )
     one = checkpoint_in(run(capsys, "sft", "--config", file))
-    two = checkpoint_in(run(capsys, "sft", "--config", tmp_path / "one" / "resolved.toml", "--output-dir", tmp_path / "two"))
+    resolved = tmp_path / "one" / "resolved.toml"
+    two = checkpoint_in(run(capsys, "sft", "--config", resolved, "--output-dir", tmp_path / "two"))
     assert Path(one, "model.safetensors").read_bytes() == Path(two, "model.safetensors").read_bytes()
     losses = [[record["loss"] for record in read_metrics(tmp_path / name)] for name in ("one", "two")]
     assert losses[0] == losses[1]

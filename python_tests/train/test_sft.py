@@ -26,6 +26,11 @@ from instructgpt_fast.train.sft import PretrainMix, micro_batches
 from .material import CONTEXT, Material, write_jsonl
 
 
+def loss_of(model: GPT, batch: dict[str, torch.Tensor]) -> float:
+    with torch.no_grad():
+        return float(lm_loss(model, batch))
+
+
 def sft(material: Material, base: str, run_dir: str, **options: Any) -> TrainResult:
     given = {
         "init": base, "data": material.demonstrations, "output_dir": run_dir, "max_steps": 4, "progress": False,
@@ -43,18 +48,18 @@ def test_only_responses_and_their_eos_count(material: Material) -> None:
     logprobs = model.logits(model(batch["tokens"][None, : len(example.tokens)])).log_softmax(-1)[0].detach()
     start = len(example.tokens) - len(response)
     expected = -sum(float(logprobs[start - 1 + i, token]) for i, token in enumerate(response))
-    assert float(lm_loss(model, batch).detach()) == pytest.approx(2 * expected, rel=1e-5)
+    assert loss_of(model, batch) == pytest.approx(2 * expected, rel=1e-5)
 
 
 def test_examples_do_not_see_each_other(material: Material) -> None:
     """Packed together the loss is the sum of the losses alone, and changing one example leaves the others' part."""
     model = material.gpt().eval()
     data = [material.tokenizer.encode_example(f"Say {i}.", "owl hen " * (i + 1), "dialogue") for i in range(4)]
-    alone = [float(lm_loss(model, pack_encoded([example]))) for example in data]
-    assert float(lm_loss(model, pack_encoded(data))) == pytest.approx(sum(alone), rel=1e-5)
+    alone = [loss_of(model, pack_encoded([example])) for example in data]
+    assert loss_of(model, pack_encoded(data)) == pytest.approx(sum(alone), rel=1e-5)
     other = material.tokenizer.encode_example("Something else!", "fox", "dialogue")
-    changed = float(lm_loss(model, pack_encoded([other, *data[1:]])))
-    assert changed - float(lm_loss(model, pack_encoded([other]))) == pytest.approx(sum(alone[1:]), rel=1e-5)
+    changed = loss_of(model, pack_encoded([other, *data[1:]]))
+    assert changed - loss_of(model, pack_encoded([other])) == pytest.approx(sum(alone[1:]), rel=1e-5)
 
 
 def test_learns_in_dialogue_format(material: Material, base: str, run_dir: str) -> None:
@@ -83,13 +88,13 @@ def test_dropout_is_on_in_training_and_off_elsewhere(material: Material, base: s
     assert isinstance(model, GPT)
     assert model.config.residual_dropout == 0.5
     tokens = {"tokens": torch.arange(12)[None]}
-    assert float(lm_loss(model.train(), tokens)) != float(lm_loss(model, tokens))
+    assert loss_of(model.train(), tokens) != loss_of(model, tokens)
     once = evaluate_lm(model, [tokens])
     assert evaluate_lm(model, [tokens]) == once
     assert model.training, "the mode comes back"
     assert with_dropout(model, 0.5) is model
     plain = with_dropout(model, 0.0).train()
-    assert float(lm_loss(plain, tokens)) == pytest.approx(once["eval_loss"] * once["eval_tokens"], rel=1e-6)
+    assert loss_of(plain, tokens) == pytest.approx(once["eval_loss"] * once["eval_tokens"], rel=1e-6)
 
 
 def test_the_mix_weighs_both_losses(material: Material, base: str, run_dir: str) -> None:
@@ -126,6 +131,7 @@ def test_chosen_by_loss(material: Material, base: str, run_dir: str, tmp_path: P
     assert result.metrics["eval_loss"] == losses[best]
     assert result.metrics["best_step"] == best
     assert sorted(path.name for path in Path(run_dir).glob("best-*")) == [result.checkpoint.name]
+    assert load_model(run_dir).path == result.checkpoint, "the run's directory stands for its result"
 
 
 def test_chosen_by_reward(material: Material, base: str, reward_model: str, run_dir: str) -> None:

@@ -1,12 +1,12 @@
 """Ten people's feeling for words, standing in for the labelers who rank whole answers.
 
-The VADER lexicon (Hutto and Gilbert 2014) carries ten human ratings from -4 to 4 for each of its entries. A labeler here
-is one of the ten columns: the labeler's opinion of an answer is the sum of that column over the answer's rated words, and
-answers are ranked by it, the most pleasant first, equal sums tied. The ratings are human and disagree as humans do; that a
-whole answer is worth the sum of its words is our stand-in.
+The VADER lexicon (Hutto and Gilbert 2014) carries ten human ratings from -4 to 4 for each of its entries. A labeler
+here is one of the ten columns: the labeler's opinion of an answer is the sum of that column over the answer's rated
+words, and answers are ranked by it, the most pleasant first, equal sums tied. The ratings are human and disagree as
+humans do; that a whole answer is worth the sum of its words is our stand-in.
 
-Not covered: negation, irony, grammar, truth. The ten ratings of two entries need not come from the same ten people, so a
-column is a fixed draw of raters rather than one person.
+Not covered: negation, irony, grammar, truth. The ten ratings of two entries need not come from the same ten people, so
+a column is a fixed draw of raters rather than one person.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Labelers:
     def agreement(self, groups: Sequence[Sequence[str]]) -> float:
         """How often two different labelers order a pair of answers of one prompt alike, over pairs that both order.
 
-        This bounds what any reward model can reach on one labeler's rankings, as the paper's labelers, who agree with each
-        other 72.6 +- 1.5 % of the time (Ouyang et al. 2022, section 3.4), bound theirs.
+        This bounds what any reward model can reach on one labeler's rankings, as the paper's labelers, who agree with
+        each other 72.6 +- 1.5 % of the time (Ouyang et al. 2022, section 3.4), bound theirs.
         """
         same = both = 0
         for answers in groups:

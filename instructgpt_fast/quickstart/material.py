@@ -76,8 +76,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_material(folder: Path, plan: Plan, seed: int) -> Material:
     """Write every file that needs no model.
 
-    Story openings are parted among demonstrations, reward-model prompts and PPO prompts, so that no prompt is used twice;
-    definitions and quiz questions are demonstrations only.
+    Story openings are parted among demonstrations, reward-model prompts and PPO prompts, so that no prompt is used
+    twice; definitions and quiz questions are demonstrations only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     material = Material(folder)

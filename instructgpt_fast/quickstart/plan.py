@@ -56,7 +56,7 @@ LARGE = Plan(
     validation_fraction=0.02, answer_tokens=48,
 )
 LARGE_MINUTES = 60.0
-"""What LARGE was sized for; its pretraining grows and shrinks with the minutes, since the other stages need their data."""
+"""What LARGE was sized for."""
 
 
 def plan_for(minutes: float) -> Plan:

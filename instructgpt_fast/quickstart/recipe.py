@@ -1,7 +1,7 @@
 """The options of each stage of the quickstart: the paper's where they fit, and a small model's where they must.
 
-A model of a few million parameters that sees a few hundred steps needs learning rates some hundred times the paper's; ratios,
-schedules and everything else keep the stages' defaults. Numbers here are ours [O], found by trying on two cores.
+A model of a few million parameters that sees a few hundred steps needs learning rates some hundred times the paper's;
+ratios, schedules and everything else keep the stages' defaults. Numbers here are ours [O], found by trying.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Recipe:
     def _base(self, name: str, _: dict[str, str]) -> PretrainConfig:
         plan = self.plan
         return PretrainConfig(
-            **self._run(name), data=str(self.material.text), tokenizer=str(self.folder / "tokenizer"), model="gpt2-124m",
-            n_layer=plan.layers, n_head=plan.heads, d_model=plan.width, n_positions=plan.context,
+            **self._run(name), data=str(self.material.text), tokenizer=str(self.folder / "tokenizer"),
+            model="gpt2-124m", n_layer=plan.layers, n_head=plan.heads, d_model=plan.width, n_positions=plan.context,
             per_device_train_batch_size=plan.pretrain_batch, max_steps=plan.pretrain_steps, learning_rate=2e-3,
             save_steps=200,
         )

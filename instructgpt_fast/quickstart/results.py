@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from instructgpt_fast.evaluate.perplexity import joined, perplexity
-from instructgpt_fast.evaluate.reward_accuracy import RankedAnswers, reward_accuracy
+from instructgpt_fast.evaluate.reward_accuracy import Accuracy, RankedAnswers, reward_accuracy
 from instructgpt_fast.generate import SamplingConfig, generate
 from instructgpt_fast.quickstart.labelers import Labelers
 from instructgpt_fast.rlhf.rollout import collect, episode_seeds
@@ -41,7 +41,7 @@ def measure_perplexity(loaded: Any, texts: Sequence[str]) -> float:
 
 
 def measure_accuracy(loaded: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Reward-model accuracy on ranked answers, over all pairs and for each K, with half widths of the 95 % intervals."""
+    """Reward-model accuracy on ranked answers, over all pairs and by K, with half widths of the 95 % intervals."""
     tokenizer = loaded.tokenizer
     data = [
         RankedAnswers(
@@ -51,7 +51,12 @@ def measure_accuracy(loaded: Any, rows: Sequence[dict[str, Any]]) -> dict[str, A
         for row in rows
     ]
     found = reward_accuracy(loaded.model, data)
-    return {"overall": asdict(found.overall), "by_k": {str(k): asdict(v) for k, v in found.by_k.items()}}
+    return {"overall": _plain(found.overall), "by_k": {str(k): _plain(v) for k, v in found.by_k.items()}}
+
+
+def _plain(accuracy: Accuracy) -> dict[str, Any]:
+    # One prompt alone has no spread, and JSON has no word for what is not a number.
+    return {name: None if value != value else value for name, value in asdict(accuracy).items()}
 
 
 def measure_policy(
@@ -66,7 +71,8 @@ def measure_policy(
     )
     scores = rollout_scores(reward.model, rollout, max_tokens=TOKENS_AT_ONCE)
     own, other = (
-        rollout_logprobs(side.model, rollout, temperature=1.0, max_tokens=TOKENS_AT_ONCE) for side in (policy, reference)
+        rollout_logprobs(side.model, rollout, temperature=1.0, max_tokens=TOKENS_AT_ONCE)
+        for side in (policy, reference)
     )
     opinions = torch.tensor([labelers.mean_opinion(tokenizer.decode(r)) for r in rollout.responses])
     error = len(prompts) ** -0.5

@@ -163,7 +163,7 @@ def _measure(checkpoints: dict[str, str], material: Material, plan: Plan, config
     shown = prompts[:3]
     return {
         "parameters": sum(p.numel() for p in loaded["base"].model.parameters()),
-        "plan": asdict(plan),
+        "plan": {**asdict(plan), "corpora": list(plan.corpora)},
         "perplexity": {name: measure_perplexity(loaded[name], texts) for name in ("base", *POLICIES)},
         "accuracy": measure_accuracy(loaded["reward"], material.rows(material.validation_comparisons)),
         "agreement": labelers.agreement(
@@ -172,7 +172,8 @@ def _measure(checkpoints: dict[str, str], material: Material, plan: Plan, config
         "policies": {
             name: asdict(
                 measure_policy(
-                    loaded[name], loaded["sft"], loaded["reward"], labelers, prompts, plan.answer_tokens, config.seed + 3
+                    loaded[name], loaded["sft"], loaded["reward"], labelers, prompts, plan.answer_tokens,
+                    config.seed + 3,
                 )
             )
             for name in POLICIES

@@ -1,4 +1,4 @@
-"""The quickstart's results as people read them: a table, three prompts answered by each model, where everything lies."""
+"""The quickstart's results as people read them: a table, and three prompts answered by each model."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
     console.print(table)
     accuracy = results["accuracy"]["overall"]
     console.print(
-        f"Reward model: orders {accuracy['accuracy']:.1%} ± {accuracy['half_width']:.1%} of {accuracy['pairs']} held-out pairs "
-        f"as the labeler did (chance 50 %, two labelers agree on {results['agreement']:.1%})."
+        f"Reward model: orders {accuracy['accuracy']:.1%} ± {accuracy['half_width']:.1%} of {accuracy['pairs']} "
+        f"held-out pairs as the labeler did (chance 50 %, two labelers agree on {results['agreement']:.1%})."
     )
     console.print(
-        "Everything is measured on chapters that no model was trained on. perplexity: per token. reward: the reward model's "
-        "score of an answer at temperature 1. opinion: what ten people think of the answer's words, on average; no policy ever "
-        "saw it. KL: from the SFT model, in nats per answer. tokens, ends: length of an answer, share that ends by itself. "
-        "The labelers are the ten human ratings of each word in the VADER lexicon, summed over an answer: a stand-in."
+        "Everything is measured on chapters that no model was trained on. perplexity: per token. reward: the reward "
+        "model's score of an answer at temperature 1. opinion: what ten people think of the answer's words, on "
+        "average; no policy ever saw it. KL: from the SFT model, in nats per answer. tokens, ends: length of an "
+        "answer, share that ends by itself. The labelers are the ten human ratings of each word in the VADER "
+        "lexicon, summed over an answer: a stand-in."
     )
     answers = results["answers"]
     for index, prompt in enumerate(answers["prompts"]):

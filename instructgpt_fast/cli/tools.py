@@ -122,8 +122,8 @@ class Sampling(Options):
     """Same seed, same answer."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of weights and activations."""
-    device: str = "cpu"
-    """Where the model runs."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op has a kernel for it."""
 
     def sampling(self) -> dict[str, Any]:
         """The options of the sampler."""
@@ -133,7 +133,7 @@ class Sampling(Options):
     def load(self) -> Any:
         """Load the model."""
         from instructgpt_fast.checkpoint import load_model
-        from instructgpt_fast.train.device import choose_device, torch_dtype
+        from instructgpt_fast.device import choose_device, torch_dtype
 
         device, _ = choose_device(self.device)
         return load_model(self.checkpoint, dtype=torch_dtype(self.dtype), device=device)

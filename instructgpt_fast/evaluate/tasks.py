@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-
 from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.config import Options, nearest, options_class, to_dict
 from instructgpt_fast.data import Limits
+from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.evaluate.perplexity import perplexity
 from instructgpt_fast.evaluate.reading import read_comparisons, read_stream
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, reward_accuracy
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.model import GPT, ScalarModel
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @options_class()
@@ -51,8 +48,8 @@ class EvaluateConfig(Options):
     """A malformed line of a jsonl file stops the evaluation with its place, or is left out and counted."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of weights and activations."""
-    device: str = "cpu"
-    """Where the model runs."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op has a kernel for it."""
     output: str | None = None
     """File for the results as JSON."""
 
@@ -129,7 +126,8 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
         config = checkpoint
     else:
         config = EvaluateConfig(checkpoint=getattr(checkpoint, "checkpoint", checkpoint), **options)
-    loaded = load_model(config.checkpoint, dtype=DTYPES[config.dtype], device=config.device)
+    device, _ = choose_device(config.device)
+    loaded = load_model(config.checkpoint, dtype=torch_dtype(config.dtype), device=device)
     rows = tuple(row for name in config.chosen() for row in TASKS[name].run(loaded, config))
     result = Evaluation(loaded.path, rows)
     if config.output is not None:

@@ -34,10 +34,10 @@ from torch import Tensor, nn
 
 from instructgpt_fast import checkpoint
 from instructgpt_fast.config import to_dict, to_toml
+from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
 from instructgpt_fast.tokenizer import PromptFormat, Tokenizer
-from instructgpt_fast.train.device import choose_device, torch_dtype
 from instructgpt_fast.train.metrics import METRICS_FILE, MetricsLog
 from instructgpt_fast.train.options import RunOptions
 from instructgpt_fast.train.progress import Progress

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from instructgpt_fast import device as device_module
 from instructgpt_fast.config import from_options, read_toml, to_dict
+from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import BackendError, CheckpointError, ConfigError
 from instructgpt_fast.train import SftConfig, TrainResult, train
-from instructgpt_fast.train.device import choose_device, torch_dtype
 from instructgpt_fast.train.loop import check_space
 from instructgpt_fast.train.metrics import MetricsLog, read_metrics
 
@@ -107,7 +108,7 @@ def test_space_for_a_large_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("cuda", "needs an NVIDIA GPU and a CUDA build of torch"),
+    ("cuda", "'cuda' cannot be used: torch .* sees no GPU; use device='cpu'"),
     ("cuda:7", "instructgpt-fast doctor"),
     ("mps", "must be auto, cpu, cuda or cuda:N, got 'mps'"),
     ("gpu", "must be auto, cpu, cuda or cuda:N, got 'gpu'"),
@@ -116,14 +117,29 @@ def test_devices_that_are_not_there(name: str, words: str, monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendError, match=words):
         choose_device(name)
+    assert choose_device("auto")[0] == torch.device("cpu")
+    assert "sees no GPU" in choose_device("auto")[1]
 
 
-def test_a_gpu_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_used_when_every_operator_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device_module, "operators_on", lambda device: frozenset({"attention", "adamw"}))
     assert choose_device("cuda:1")[0] == torch.device("cuda:1")
+    assert choose_device("auto")[0] == torch.device("cuda")
     with pytest.raises(BackendError, match=r"must be below cuda:2, got 2 GPU\(s\)"):
         choose_device("cuda:2")
+
+
+def test_a_gpu_without_all_kernels_is_not_used_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = {"cpu": frozenset({"attention", "adamw", "gae"}), "cuda": frozenset({"adamw"})}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device_module, "operators_on", served.__getitem__)
+    device, reason = choose_device("auto")
+    assert device == torch.device("cpu")
+    assert reason == "auto: 2 operators have no CUDA kernel in this build, among them attention"
+    with pytest.raises(BackendError, match="2 operators have no CUDA kernel"):
+        choose_device("cuda")
 
 
 def test_dtypes() -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from instructgpt_fast.checkpoint import load_model
 from instructgpt_fast.config import Options, options_class
+from instructgpt_fast.device import choose_device
 from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.quickstart import assets
@@ -23,7 +24,6 @@ from instructgpt_fast.quickstart.results import answers_of, measure_accuracy, me
 from instructgpt_fast.quickstart.table import show_results
 from instructgpt_fast.tokenizer import Tokenizer
 from instructgpt_fast.train import train
-from instructgpt_fast.train.device import choose_device
 
 POLICIES = ("sft", "ppo", "ppo_ptx")
 

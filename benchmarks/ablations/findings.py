@@ -12,7 +12,7 @@ CLEAR = 2.0  # standard errors
 
 @dataclass(frozen=True)
 class Finding:
-    """One direction. differences: one a seed, positive when the direction holds. error: standard error of their mean."""
+    """One direction. differences: one a seed, positive where it holds. error: standard error of their mean."""
 
     claim: str
     source: str

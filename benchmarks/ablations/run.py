@@ -17,8 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.ablations.finished import Quickstart
 from benchmarks.ablations.policies import policy_findings, train_policies
@@ -68,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "reward_epochs": options.reward_epochs, "seconds": round(seconds),
     }
     path = write_results("ablations", "cpu", {
-        "settings": settings, "policies": [p.as_dict() for p in policies], "reward_models": [m.as_dict() for m in models],
-        "findings": [f.as_dict() for f in findings], "printed": lines,
+        "settings": settings, "findings": [f.as_dict() for f in findings],
+        "policies": [p.as_dict() for p in policies], "reward_models": [m.as_dict() for m in models], "printed": lines,
     })
     print(f"written to {path}")
 

@@ -18,20 +18,24 @@ MEBIBYTE = 1 << 20
 
 
 def show(stage: str, rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """One line a contender: its rate, how many times that we do, its memory, and the goal where there is one."""
-    table = Table(title=f"{stage}: tokens per second, peak memory and what of it comes on top of the imports")
-    table.add_column("case")
-    for column in ("contender", "tokens/s", "p10..p90", "ours is", "rounds", "peak MiB", "above import", "goal"):
+    """One line a contender: its rate, how many times that we do, its memory, and the goal where there is one.
+
+    Memory is the peak, and what of it comes on top of the imports, with our share of the latter.
+    """
+    table = Table(title=f"{stage}: tokens per second (median, p10..p90 of the steps) and peak memory")
+    table.add_column("case", no_wrap=True)
+    for column in ("tokens/s", "p10..p90", "we do", "rounds", "peak MiB", "above imports", "we take", "goal"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        for place, (name, figures) in enumerate(row["contenders"].items()):
+        table.add_row(row["case"])
+        for name, figures in row["contenders"].items():
+            rate, versus = figures["tokens_per_second"], row["rivals"].get(name)
             table.add_row(
-                row["case"] if place == 0 else "", name, *_rate(figures["tokens_per_second"]),
-                *_against(row["rivals"].get(name)), _mebibytes(figures["peak_bytes"]),
-                _mebibytes(figures["peak_above_import_bytes"]), _goal(row["rivals"].get(name)),
+                f"  {name}", f"{rate['median']:,.0f}", f"{rate['p10']:,.0f}..{rate['p90']:,.0f}", *_speed(versus),
+                _mebibytes(figures["peak_bytes"]), _mebibytes(figures["peak_above_import_bytes"]), *_judged(versus),
             )
         table.add_section()
-    (console or Console(width=132)).print(table)
+    (console or Console(width=124)).print(table)
 
 
 def record(stage: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Path:
@@ -43,21 +47,19 @@ def record(stage: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str,
     return write_results(f"stage_{stage}", "cpu", {"settings": dict(settings), "versions": rivals, "rows": list(rows)})
 
 
-def _rate(figures: Mapping[str, float]) -> tuple[str, str]:
-    return f"{figures['median']:,.0f}", f"{figures['p10']:,.0f}..{figures['p90']:,.0f}"
-
-
-def _against(figures: Mapping[str, float] | None) -> tuple[str, str]:
-    if figures is None:
+def _speed(versus: Mapping[str, float] | None) -> tuple[str, str]:
+    if versus is None:
         return "", ""
-    return f"{figures['speedup']:.2f}x", f"{figures['speedup_min']:.2f}..{figures['speedup_max']:.2f}"
+    return f"{versus['speedup']:.2f}x", f"{versus['speedup_min']:.2f}..{versus['speedup_max']:.2f}"
 
 
-def _goal(figures: Mapping[str, float] | None) -> str:
-    if figures is None or "goal" not in figures:
-        return ""
-    fast, small = figures["speedup"] >= figures["goal"], figures["memory_share_above_import"] <= 1.0
-    return f"{figures['goal']:g}x {'reached' if fast else 'missed'}, memory {'reached' if small else 'missed'}"
+def _judged(versus: Mapping[str, float] | None) -> tuple[str, str]:
+    if versus is None:
+        return "", ""
+    share = f"{versus['memory_share_above_import']:.2f}x"
+    if "goal" not in versus:
+        return share, ""
+    return share, f"{versus['goal']:g}x {'reached' if versus['speedup'] >= versus['goal'] else 'missed'}"
 
 
 def _mebibytes(count: float) -> str:

@@ -142,7 +142,7 @@ class Run:
         """Show metrics, and write them when step is a multiple of logging_steps, the first or the last."""
         self.progress.show(metrics)
         if step == 1 or self.due(self.config.logging_steps, step, total):
-            rate = {f"{self.unit}_per_second": self.progress.rate()}
+            rate = {f"{self.unit}_per_second": self.progress.rate(self._work)}
             self.metrics.write(step, {**metrics, **rate})
 
     def record(self, step: int, metrics: Mapping[str, float | int | str]) -> None:

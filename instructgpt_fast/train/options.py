@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from instructgpt_fast.config import Options, options_class
@@ -107,6 +108,16 @@ class OptimizerOptions(RunOptions):
             self.require(f"{name} must lie in [0, 1)", 0 <= value < 1, **{name: value})
         self.check_rates()
 
+    def check_one_batch(self, name: str) -> None:
+        """Refuse two statements of the batch: option `name` says it whole, gradient_accumulation_steps in passes."""
+        steps = self.gradient_accumulation_steps
+        default = next(f.default for f in dataclasses.fields(self) if f.name == "gradient_accumulation_steps")
+        self.require(
+            f"{name} already says how many passes a step has, so gradient_accumulation_steps is left out",
+            getattr(self, name) is None or steps == default,
+            **{name: getattr(self, name), "gradient_accumulation_steps": steps},
+        )
+
     def check_rates(self) -> None:
         """Refuse a learning rate that is not above 0 (a stage without one has nothing to check)."""
         rate = getattr(self, "learning_rate", 1.0)
@@ -118,8 +129,8 @@ class ExampleOptions(OptimizerOptions):
     """Batches of examples that have a prompt, and a learning rate that falls along a cosine."""
 
     train_batch_size: int | None = None
-    """Examples of one optimizer step; takes the place of gradient_accumulation_steps, with passes of
-    per_device_train_batch_size examples."""
+    """Examples of one optimizer step, in as many passes of per_device_train_batch_size as it takes; given in place of
+    gradient_accumulation_steps."""
     min_learning_rate_ratio: float = 0.1
     """The cosine ends at this share of the peak."""
     warmup_steps: int = 0
@@ -150,6 +161,7 @@ class ExampleOptions(OptimizerOptions):
         ):
             value = getattr(self, name)
             self.require(f"{name} must be at least {least} or none", value is None or value >= least, **{name: value})
+        self.check_one_batch("train_batch_size")
         ratio = self.min_learning_rate_ratio
         self.require("min_learning_rate_ratio must lie in [0, 1]", 0 <= ratio <= 1, min_learning_rate_ratio=ratio)
         self.require("warmup_steps must be at least 0", self.warmup_steps >= 0, warmup_steps=self.warmup_steps)

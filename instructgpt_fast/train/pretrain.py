@@ -66,8 +66,8 @@ class PretrainConfig(OptimizerOptions):
     weight_decay: float = 0.1
     """Decoupled decay of matrices [P]."""
     train_batch_tokens: int | None = None
-    """Tokens of one optimizer step, in whole sequences; None takes per_device_train_batch_size *
-    gradient_accumulation_steps sequences. Passes hold per_device_train_batch_size sequences."""
+    """Tokens of one optimizer step, in whole sequences and as many passes of per_device_train_batch_size as it takes;
+    given in place of gradient_accumulation_steps."""
     batch_ramp_start: int = 32_000
     """Tokens of the first batch of a ramp [P]."""
     batch_ramp_tokens: int = 0
@@ -91,6 +91,7 @@ class PretrainConfig(OptimizerOptions):
         ):
             value = getattr(self, name)
             self.require(f"{name} must be at least {least} or none", value is None or value >= least, **{name: value})
+        self.check_one_batch("train_batch_tokens")
         ramp, start = self.batch_ramp_tokens, self.batch_ramp_start
         self.require("batch_ramp_tokens must be at least 0", ramp >= 0, batch_ramp_tokens=ramp)
         self.require("batch_ramp_start must be at least 1", start >= 1, batch_ramp_start=start)

@@ -92,9 +92,9 @@ class Progress:
         else:
             _write(f"{self._stage}: {message}")
 
-    def rate(self) -> float:
-        """Units of work per second since `start`."""
-        return self._work / max(time.monotonic() - self._started, 1e-9)
+    def rate(self, more: float = 0.0) -> float:
+        """Units of work per second since `start`; more: work done that `advance` has not counted yet."""
+        return (self._work + more) / max(time.monotonic() - self._started, 1e-9)
 
     def stop(self) -> None:
         """Remove the bar."""

@@ -70,9 +70,8 @@ class RewardConfig(ExampleOptions):
     """How a prompt becomes tokens; inherit takes the format of init [O]."""
     per_device_train_batch_size: int = 8
     """Prompts (pairs, when not grouped) in one forward and backward pass, each with all its answers."""
-    train_batch_size: int | None = 64
-    """Prompts (pairs, when not grouped) of one optimizer step [P]; None takes per_device_train_batch_size *
-    gradient_accumulation_steps."""
+    gradient_accumulation_steps: int = 8
+    """Passes whose gradients are summed before a step: 8 * 8 prompts are the batch of 64 [P]."""
     num_train_epochs: float = 1.0
     """Passes over the comparisons; more overfit quickly [P]."""
     learning_rate: float = 9e-6

@@ -66,6 +66,13 @@ class Selector:
         counters["metrics"] = scores
         return scores
 
+    def restore(self) -> None:
+        """After resuming, forget a best model that is not in this run's directory: it can be no result."""
+        best = self.training.counters.get("best")
+        if best is not None and not self._path(best["step"]).is_dir():
+            self.run.say(f"the best model so far (step {best['step']}) is not in {self.run.directory}: choosing anew")
+            del self.training.counters["best"]
+
     def finish(self, total: int) -> TrainResult:
         """Finish the run with the best model as its result, where one was judged."""
         best = self.training.counters.get("best")

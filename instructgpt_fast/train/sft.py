@@ -52,9 +52,8 @@ class SftConfig(ExampleOptions):
     """Passes over the demonstrations, when max_steps is not given [P]."""
     learning_rate: float = 9.65e-6
     """Peak learning rate [P, 1.3B and 6B]."""
-    train_batch_size: int | None = 32
-    """Examples of one optimizer step [P, 1.3B and 6B]; None takes per_device_train_batch_size *
-    gradient_accumulation_steps."""
+    gradient_accumulation_steps: int = 4
+    """Passes whose gradients are summed before a step: 4 * 8 examples are the batch of 32 [P, 1.3B and 6B]."""
     pretrain_data: str | None = None
     """Text, jsonl or token shards mixed in, as for the policy that PPO starts from."""
     pretrain_mix: float = 0.0
@@ -113,6 +112,7 @@ def run_sft(config: SftConfig) -> TrainResult:
         first = run.resume(training)
         updater.restore(training.counters)
         stream.restore(training.counters)
+        selector.restore()
         model.train()
         for step in run.steps(first, stream.steps):
             rate = cosine_to_fraction(

@@ -17,6 +17,7 @@ from instructgpt_fast.data import (
     is_shard_folder,
     open_tokens,
 )
+from instructgpt_fast.data.prepare import SHARD_TOKENS
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.files import reporting_write_errors
 from instructgpt_fast.tokenizer import Tokenizer
@@ -57,7 +58,8 @@ def open_text(
     """
 
     def tell(count: int) -> None:
-        run.say(f"{path}: {count:,} tokens so far")
+        if count >= SHARD_TOKENS:  # a small text is ready before one could wonder
+            run.say(f"{path}: {count:,} tokens so far")
 
     cache = run.directory / PREPARED / name
     shards = open_tokens(path, tokenizer, cache, on_bad_line=on_bad_line, on_progress=tell)

@@ -162,6 +162,7 @@ def test_half_precision_learns(material: Material, base: str, run_dir: str, dtyp
     ({"num_train_epochs": 0.0}, "num_train_epochs must be above 0"),
     ({"adam_beta2": 1.0}, r"adam_beta2 must lie in \[0, 1\)"),
     ({"residual_dropout": 1.0}, r"residual_dropout must lie in \[0, 1\)"),
+    ({"train_batch_size": 8, "gradient_accumulation_steps": 2}, "so gradient_accumulation_steps is left out, got"),
     ({"pretrain_mix": 0.1}, "pretrain_mix above 0 needs pretrain_data"),
     ({"select_by_reward": "rm"}, "select_by_reward needs eval_data"),
     ({"output_dir": ""}, "output_dir must not be empty"),

@@ -110,7 +110,7 @@ def test_the_mix_weighs_both_losses(material: Material, base: str, run_dir: str)
     windows = mix.micro_batches(model, 1)
     parts = micro_batches(model, examples, config, run) + windows
     assert [part.tensors["tokens"].shape for part in windows] == [(4, 24)]
-    total = sum(float(part.loss(part.tensors)) * part.weight for part in parts)
+    total = sum(float(part.loss(part.tensors).detach()) * part.weight for part in parts)
     responses = evaluate_lm(model, [pack_encoded(examples)])["eval_loss"]
     text = evaluate_lm(model, [windows[0].tensors])["eval_loss"]
     assert total == pytest.approx(0.75 * responses + 0.25 * text, rel=1e-5)
@@ -205,3 +205,20 @@ def test_bad_demonstrations(
 def test_no_such_checkpoint(material: Material, run_dir: str) -> None:
     with pytest.raises(CheckpointError, match="must be a checkpoint or a run directory, got nothing"):
         sft(material, "no/such/place", run_dir)
+
+
+def test_a_best_model_left_behind_is_no_result(
+    material: Material, base: str, run_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resumed from a checkpoint in another directory, the run has only its own models to choose from."""
+    few = write_jsonl(tmp_path / "few.jsonl", [{"prompt": "Name a and b.", "response": w} for w in ("cow", "pig")])
+    options = {"data": few, "eval_data": material.eval_demonstrations, "eval_steps": 2}
+    first = sft(material, base, run_dir, **options, max_steps=20)
+    assert first.metrics["best_step"] < 20
+    last = str(Path(run_dir) / "checkpoint-000020")
+    second = sft(
+        material, base, run_dir + "-on", **options, max_steps=22, resume_from_checkpoint=last, progress=True,
+    )
+    assert "choosing anew" in capsys.readouterr().err
+    assert second.checkpoint == Path(run_dir + "-on") / "best-000022"
+    assert second.checkpoint.is_dir()

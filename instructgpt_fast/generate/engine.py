@@ -94,8 +94,8 @@ class Engine:
             active.lengths += 1
             self._draw(active, hidden)
             self._retire()
-        room = self._cache.free_rows >= max(1, self._rows * REFILL_SHARE)
-        if self._waiting and (room or self._active is None):
+        # Again and again: a row can finish with the very token that its prefill draws.
+        while self._waiting and (self._active is None or self._has_room()):
             self._admit()
         return bool(self._waiting) or self._active is not None
 
@@ -146,6 +146,9 @@ class Engine:
             self._cache.free(active.rows[place])
         staying = (~done).nonzero().flatten()
         self._active = active.select(staying) if len(staying) else None
+
+    def _has_room(self) -> bool:
+        return self._cache.free_rows >= max(1, self._rows * REFILL_SHARE)
 
     def _admit(self) -> None:
         joining: list[int] = []

@@ -107,7 +107,9 @@ class Decoder:
             # Before the first layer there is no stream to add, and the op gives no sum then.
             stream = branch if stream is None else summed
             q, k, v = functional.linear(normed, *layer.c_attn).view(-1, 1, 3, heads, width).unbind(2)
-            mixed = ops.attention_decode(q, k, v, layer.keys, layer.values, block_table, lengths, window=layer.window)
+            mixed = _raw.attention_decode(
+                q, k, v, layer.keys, layer.values, block_table, lengths, layer.window, width**-0.5
+            )
             branch = functional.linear(mixed.view(normed.shape), *layer.attn_proj)
             normed, stream, _, _ = _raw.layer_norm(branch, stream, *layer.ln_2, eps)
             weight, bias = layer.c_fc

@@ -66,7 +66,7 @@ def one_by_one(model: GPT, prompt: list[int], seed: int, sampling: SamplingConfi
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_equals_one_by_one(options: dict) -> None:
     model, prompts = talkative(), prompts_of(9)
-    sampling = SamplingConfig(max_new_tokens=14, **options)
+    sampling = SamplingConfig(max_new_tokens=9, **options)
     seeds = default_seeds(7, len(prompts))
     found = sample(model, prompts, sampling, eos_id=EOS, seeds=seeds, batch_size=4)
     for prompt, seed, completion in zip(prompts, seeds, found, strict=True):
@@ -156,9 +156,8 @@ def test_waiting_prompts_take_the_place_of_finished_ones(monkeypatch: pytest.Mon
     monkeypatch.setattr(Decoder, "step", recording)
     sample(talkative(), prompts_of(40), SamplingConfig(max_new_tokens=15), eos_id=EOS, batch_size=8)
     assert max(sizes) == 8
-    # At most a quarter of the rows is empty until the waiting ones run out.
-    busy = sizes[: len(sizes) // 2]
-    assert min(busy) >= 6
+    # Until the waiting ones run out less than a quarter of the 8 rows is empty.
+    assert min(sizes[: len(sizes) // 2]) >= 7
 
 
 def test_same_seed_same_answer_other_seed_another() -> None:

@@ -10,10 +10,11 @@ import torch
 
 from instructgpt_fast.evaluate.perplexity import joined, perplexity
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, RankedAnswers, reward_accuracy
-from instructgpt_fast.generate import SamplingConfig, generate
+from instructgpt_fast.generate import generate
 from instructgpt_fast.quickstart.labelers import Labelers
-from instructgpt_fast.rlhf.rollout import collect, episode_seeds
-from instructgpt_fast.rlhf.scoring import rollout_logprobs, rollout_scores
+from instructgpt_fast.rlhf import measure as rlhf_measure
+from instructgpt_fast.rlhf.rollout import Rollout
+from instructgpt_fast.rlhf.scoring import rollout_scores
 
 TOKENS_AT_ONCE = 8192
 
@@ -64,23 +65,21 @@ def measure_policy(
 ) -> PolicyScores:
     """Answer every prompt once at temperature 1 and score the answers."""
     tokenizer = policy.tokenizer
-    rollout = collect(
-        policy.model, [tokenizer.encode_prompt(p, policy.prompt_format) for p in prompts],
-        SamplingConfig(max_new_tokens=answer_tokens), eos_id=tokenizer.eos_id,
-        seeds=episode_seeds(seed, 0, len(prompts)), batch_size=256,
+    opinions: list[float] = []
+
+    def judge(rollout: Rollout) -> torch.Tensor:
+        opinions.extend(labelers.mean_opinion(tokenizer.decode(response)) for response in rollout.responses)
+        return rollout_scores(reward.model, rollout, max_tokens=TOKENS_AT_ONCE)
+
+    found = rlhf_measure.measure_policy(
+        policy.model, reference.model, [tokenizer.encode_prompt(p, policy.prompt_format) for p in prompts], judge,
+        eos_id=tokenizer.eos_id, max_new_tokens=answer_tokens, seed=seed, batch_size=256, max_tokens=TOKENS_AT_ONCE,
     )
-    scores = rollout_scores(reward.model, rollout, max_tokens=TOKENS_AT_ONCE)
-    own, other = (
-        rollout_logprobs(side.model, rollout, temperature=1.0, max_tokens=TOKENS_AT_ONCE)
-        for side in (policy, reference)
-    )
-    opinions = torch.tensor([labelers.mean_opinion(tokenizer.decode(r)) for r in rollout.responses])
-    error = len(prompts) ** -0.5
+    opinion = torch.tensor(opinions, dtype=torch.float64)
     return PolicyScores(
-        reward=float(scores.mean()), reward_error=float(scores.std()) * error,
-        opinion=float(opinions.mean()), opinion_error=float(opinions.std()) * error,
-        kl=float(((own - other) * rollout.loss_mask).sum(1).mean()),
-        length=float(rollout.loss_mask.sum(1).float().mean()), finished=float(rollout.finished.float().mean()),
+        reward=found.score, reward_error=found.score_error, opinion=float(opinion.mean()),
+        opinion_error=float(opinion.std(unbiased=False)) / len(opinions) ** 0.5, kl=found.kl,
+        length=found.response_length, finished=found.eos_rate,
     )
 
 

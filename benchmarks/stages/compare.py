@@ -1,5 +1,10 @@
 """Compares the contenders at one stage: rounds of fresh processes, interleaved, medians and ratios from the same run.
 
+    python benchmarks/stages/bench_sft.py                     # all installed contenders, both vocabularies
+    python benchmarks/stages/bench_sft.py --vocab 8192 --rounds 5
+
+The peers join where they are installed: trl==1.12.0 (the last with a PPO trainer) and transformers==5.23.0.
+
 What makes the comparison fair, and where it cannot be equal:
 
 * Same model size, float32, threads; no dropout, no activation checkpointing; AdamW in its fused form.

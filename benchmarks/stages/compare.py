@@ -169,7 +169,7 @@ def parse(stage: str, arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(stage: str, arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Compare at one stage, print the table and write benchmarks/results/<device>/; returns the rows."""
+    """Compare at one stage, print the figures and write benchmarks/results/<device>/; returns the rows."""
     from benchmarks.stages.files import write_work
     from benchmarks.stages.report import record, show
 
@@ -183,8 +183,8 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> list[dict[str, A
             print(f"{stage}, vocabulary {vocab}, {label}", file=sys.stderr, flush=True)
             sizes = {name: getattr(options, name) for name in ("rounds", "steps", "warmup")}
             figures = compare_case(stage, replace(base, **changes), names, **sizes)
-            rows.append({"case": f"{label}, vocabulary {vocab}", "vocab": vocab, **figures})
-    show(stage, rows)
+            rows.append({"case": f"{stage}: {label}, vocabulary {vocab}", "vocab": vocab, **figures})
+    show(rows)
     if not options.no_record:
         settings = {name: getattr(options, name) for name in ("rounds", "steps", "warmup", "threads")}
         absent = [name for name in CONTENDERS[stage] if name not in names]

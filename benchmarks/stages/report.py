@@ -1,4 +1,4 @@
-"""The table of a stage comparison, and its file under benchmarks/results/<device>/."""
+"""The lines of a stage comparison, and its file under benchmarks/results/<device>/."""
 
 from __future__ import annotations
 
@@ -9,33 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.measure import write_results
 
 MEBIBYTE = 1 << 20
+LINE = "  {:<13}{:>10}{:>17}{:>8}{:>13}{:>10}{:>10}{:>9}  {}"
 
 
-def show(stage: str, rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """One line a contender: its rate, how many times that we do, its memory, and the goal where there is one.
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print each case: a line a contender with its rate, how many times that we do, its memory, and a goal if any.
 
     Memory is the peak, and what of it comes on top of the imports, with our share of the latter.
     """
-    table = Table(title=f"{stage}: tokens per second (median, p10..p90 of the steps) and peak memory")
-    table.add_column("case", no_wrap=True)
-    for column in ("tokens/s", "p10..p90", "we do", "rounds", "peak MiB", "above imports", "we take", "goal"):
-        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row["case"])
+        print(f"\n{row['case']}")
+        print(LINE.format("", "tokens/s", "p10..p90", "we do", "by round", "peak MiB", "on top", "we take", "goal"))
         for name, figures in row["contenders"].items():
             rate, versus = figures["tokens_per_second"], row["rivals"].get(name)
-            table.add_row(
-                f"  {name}", f"{rate['median']:,.0f}", f"{rate['p10']:,.0f}..{rate['p90']:,.0f}", *_speed(versus),
+            print(LINE.format(
+                name, f"{rate['median']:,.0f}", f"{rate['p10']:,.0f}..{rate['p90']:,.0f}", *_speed(versus),
                 _mebibytes(figures["peak_bytes"]), _mebibytes(figures["peak_above_import_bytes"]), *_judged(versus),
-            )
-        table.add_section()
-    (console or Console(width=124)).print(table)
+            ))
 
 
 def record(stage: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Path:

@@ -15,6 +15,7 @@ from benchmarks.stages.clock import StepClock
 from benchmarks.stages.compare import CASES, CONTENDERS, Round, against, check_tokens, summary
 from benchmarks.stages.contender import MODULES
 from benchmarks.stages.files import write_work
+from benchmarks.stages.report import show
 from benchmarks.stages.work import STAGES, Size, Work
 from instructgpt_fast.tokenizer import Tokenizer
 
@@ -110,6 +111,17 @@ def test_ratios_compare_neighbouring_rounds() -> None:
         "speedup": 3.0, "speedup_min": 3.0, "speedup_max": 3.0, "memory_share": 0.4, "memory_share_above_import": 0.5,
     }
     assert summary(ours)["tokens_per_second"] == {"median": 225.0, "p10": 150.0, "p90": 300.0}
+
+
+def test_goals_are_judged_in_print(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, rival = [Round([1.0], [300], 2**20 * 30, 2**20 * 20)], [Round([1.0], [100], 2**20 * 60, 2**20 * 40)]
+    versus = {"trl": {**against(ours, rival), "goal": 3.0}, "plain": {**against(ours, rival), "goal": 3.1}}
+    figures = {"ours": summary(ours), "trl": summary(rival), "plain": summary(rival)}
+    show([{"case": "a case", "contenders": figures, "rivals": versus}])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert lines[1] == ["ours", "300", "300..300", "30", "10"]
+    assert lines[2] == ["trl", "100", "100..100", "3.00x", "3.00..3.00", "60", "20", "0.50x", "3x", "reached"]
+    assert lines[3][-2:] == ["3.1x", "missed"]
 
 
 def test_rates_of_different_work_are_not_compared() -> None:

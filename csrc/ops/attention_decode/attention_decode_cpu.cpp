@@ -1,6 +1,8 @@
 // attention_decode on the CPU: each (row, key head) is one task, which walks its pages once for the keys and once for
 // the values; every key that is read meets all query heads and new tokens that share it.
 #include <algorithm>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "cpu/clones.h"
@@ -25,37 +27,94 @@ IGF_INLINE float sum_of(float* lanes) {
   return lanes[0];
 }
 
-IGF_INLINE float dot(const float* __restrict a, const float* __restrict b, int64_t width) {
-  float lanes[kLanes] = {};
-  int64_t d = 0;
-  for (; d + kLanes <= width; d += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += a[d + l] * b[d + l];
-  }
-  for (; d < width; ++d) lanes[0] += a[d] * b[d];
-  return sum_of(lanes);
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
+
+// Results go through references: returned by value, vectors this wide would change the calling convention.
+template <typename T>
+IGF_INLINE void load(const T* from, Lanes& lanes) {
+  for (int64_t l = 0; l < kLanes; ++l) lanes[l] = float(from[l]);
 }
 
-// scores[i * pitch + j] = queries[i] . keys[j] for `count` keys in a row of one page; row: scratch for one key in f32.
+// Lane l of a becomes the sum of two lanes of a where bit BIT of l is 0, of two of b where it is 1.
+template <int BIT, int... LANE>
+IGF_INLINE void merge(Lanes& a, const Lanes& b, std::integer_sequence<int, LANE...>) {
+#if defined(__clang__)
+  a = __builtin_shufflevector(a, b, (LANE & BIT ? LANE - BIT + int{kLanes} : LANE)...) +
+      __builtin_shufflevector(a, b, (LANE & BIT ? LANE + int{kLanes} : LANE + BIT)...);
+#else
+  typedef int32_t Index __attribute__((vector_size(kLanes * sizeof(int32_t))));
+  const Index low = {(LANE & BIT ? LANE - BIT + int{kLanes} : LANE)...};
+  const Index high = {(LANE & BIT ? LANE + int{kLanes} : LANE + BIT)...};
+  a = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+#endif
+}
+
+// scores[j] = query . keys[j] for the first `count` of kLanes keys. Summing the lanes of one key at a time would cost
+// several times its products; kLanes keys are summed together, by a tree of merges whose last leaves key l in lane l.
+template <typename T>
+IGF_INLINE void score_block(const T* keys, int64_t stride, int64_t count, const float* query, int64_t width,
+                            float* scores) {
+  Lanes sums[kLanes];
+  for (int64_t k = 0; k < kLanes; ++k) {
+    // Where there are fewer keys the last one is taken again, and its score is not stored.
+    const T* key = keys + (k < count ? k : count - 1) * stride;
+    Lanes sum = {}, a, b;
+    int64_t d = 0;
+    for (; d + kLanes <= width; d += kLanes) {
+      load(query + d, a);
+      load(key + d, b);
+      sum += a * b;
+    }
+    for (; d < width; ++d) sum[0] += query[d] * float(key[d]);
+    sums[k] = sum;
+  }
+  constexpr auto lanes = std::make_integer_sequence<int, kLanes>();
+  for (int64_t k = 0; k < kLanes; k += 2) merge<1>(sums[k], sums[k + 1], lanes);
+  for (int64_t k = 0; k < kLanes; k += 4) merge<2>(sums[k], sums[k + 2], lanes);
+  for (int64_t k = 0; k < kLanes; k += 8) merge<4>(sums[k], sums[k + 4], lanes);
+  merge<8>(sums[0], sums[8], lanes);
+  if (count == kLanes) {
+    std::memcpy(scores, &sums[0], sizeof(Lanes));
+  } else {
+    for (int64_t j = 0; j < count; ++j) scores[j] = sums[0][j];
+  }
+}
+
+// scores[i * pitch + j] = queries[i] . keys[j] for `count` keys in a row of one page.
 template <typename T>
 IGF_INLINE void score_body(const T* keys, int64_t stride, int64_t count, const float* queries, int64_t query_count,
-                           int64_t width, float* scores, int64_t pitch, float* __restrict row) {
-  for (int64_t j = 0; j < count; ++j) {
-    for (int64_t d = 0; d < width; ++d) row[d] = float(keys[j * stride + d]);
-    for (int64_t i = 0; i < query_count; ++i) scores[i * pitch + j] = dot(queries + i * width, row, width);
+                           int64_t width, float* scores, int64_t pitch) {
+  for (int64_t i = 0; i < query_count; ++i) {
+    for (int64_t j = 0; j < count; j += kLanes) {
+      score_block(keys + j * stride, stride, std::min(kLanes, count - j), queries + i * width, width,
+                  scores + i * pitch + j);
+    }
   }
+}
+
+// out[l] += sum over j of probabilities[j] * values[j * stride + l] for WIDTH numbers kept in registers meanwhile.
+template <int64_t WIDTH, typename T>
+IGF_INLINE void gather_block(const T* values, int64_t stride, int64_t count, const float* probabilities,
+                             float* __restrict out) {
+  float sums[WIDTH];
+  for (int64_t l = 0; l < WIDTH; ++l) sums[l] = out[l];
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t l = 0; l < WIDTH; ++l) sums[l] += probabilities[j] * float(values[j * stride + l]);
+  }
+  for (int64_t l = 0; l < WIDTH; ++l) out[l] = sums[l];
 }
 
 // out[i] += sum over j of probabilities[i * pitch + j] * values[j].
 template <typename T>
 IGF_INLINE void gather_body(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t pitch,
-                            int64_t query_count, int64_t width, float* out, float* __restrict row) {
-  for (int64_t j = 0; j < count; ++j) {
-    for (int64_t d = 0; d < width; ++d) row[d] = float(values[j * stride + d]);
-    for (int64_t i = 0; i < query_count; ++i) {
-      const float p = probabilities[i * pitch + j];
-      float* __restrict to = out + i * width;
-      for (int64_t d = 0; d < width; ++d) to[d] += p * row[d];
-    }
+                            int64_t query_count, int64_t width, float* out) {
+  for (int64_t i = 0; i < query_count; ++i) {
+    const float* from = probabilities + i * pitch;
+    float* to = out + i * width;
+    int64_t d = 0;
+    for (; d + 4 * kLanes <= width; d += 4 * kLanes) gather_block<4 * kLanes>(values + d, stride, count, from, to + d);
+    for (; d + kLanes <= width; d += kLanes) gather_block<kLanes>(values + d, stride, count, from, to + d);
+    for (; d < width; ++d) gather_block<1>(values + d, stride, count, from, to + d);
   }
 }
 
@@ -72,12 +131,12 @@ IGF_INLINE void write_body(const float* from, T* to, int64_t count, float factor
 // One plain function a dtype, because IGF_CLONES takes no template.
 #define IGF_DECODE_ROWS(T)                                                                                            \
   IGF_CLONES void score(const T* keys, int64_t stride, int64_t count, const float* queries, int64_t query_count,      \
-                        int64_t width, float* scores, int64_t pitch, float* row) {                                    \
-    score_body(keys, stride, count, queries, query_count, width, scores, pitch, row);                                 \
+                        int64_t width, float* scores, int64_t pitch) {                                                \
+    score_body(keys, stride, count, queries, query_count, width, scores, pitch);                                      \
   }                                                                                                                   \
   IGF_CLONES void gather(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t pitch,   \
-                         int64_t query_count, int64_t width, float* out, float* row) {                                \
-    gather_body(values, stride, count, probabilities, pitch, query_count, width, out, row);                           \
+                         int64_t query_count, int64_t width, float* out) {                                            \
+    gather_body(values, stride, count, probabilities, pitch, query_count, width, out);                                \
   }                                                                                                                   \
   IGF_CLONES void read(const T* __restrict from, float* __restrict to, int64_t count, float factor) {                 \
     read_body(from, to, count, factor);                                                                               \
@@ -121,7 +180,7 @@ Seen seen_by_row(const AttentionDecodeShape& shape, int64_t cached) {
 }
 
 struct Buffers {
-  std::vector<float> queries, out, scores, row;
+  std::vector<float> queries, out, scores;
 };
 
 template <typename T>
@@ -176,8 +235,7 @@ struct RowHead {
     }
     std::fill(buffers.out.begin(), buffers.out.end(), 0.0f);
     for_each_run(call.k_cache, seen, [&](int64_t at, int64_t run_count, const T* keys) {
-      score(keys, stride, run_count, buffers.queries.data(), queries, s.width, scores + at - seen.begin, count,
-            buffers.row.data());
+      score(keys, stride, run_count, buffers.queries.data(), queries, s.width, scores + at - seen.begin, count);
     });
     std::vector<float> sums(static_cast<size_t>(queries));
     for (int64_t i = 0; i < queries; ++i) {
@@ -186,8 +244,7 @@ struct RowHead {
       sums[static_cast<size_t>(i)] = softmax(scores + i * count, count, first - seen.begin, position + 1 - seen.begin);
     }
     for_each_run(call.v_cache, seen, [&](int64_t at, int64_t run_count, const T* values) {
-      gather(values, stride, run_count, scores + at - seen.begin, count, queries, s.width, buffers.out.data(),
-             buffers.row.data());
+      gather(values, stride, run_count, scores + at - seen.begin, count, queries, s.width, buffers.out.data());
     });
     for (int64_t i = 0; i < queries; ++i) {
       write(buffers.out.data() + i * s.width, call.out + query_offset(i), s.width, 1.0f / sums[static_cast<size_t>(i)]);
@@ -225,8 +282,7 @@ void attention_decode(const AttentionDecode<T>& call) {
   const int64_t grain = 1 + tasks * kGrainElements / (elements + 1);
   parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     const size_t query_floats = static_cast<size_t>(s.tokens * (s.heads / s.kv_heads) * s.width);
-    Buffers buffers{std::vector<float>(query_floats), std::vector<float>(query_floats), {},
-                    std::vector<float>(static_cast<size_t>(s.width))};
+    Buffers buffers{std::vector<float>(query_floats), std::vector<float>(query_floats), {}};
     for (int64_t task = begin; task < end; ++task) RowHead<T>{call, task / s.kv_heads, task % s.kv_heads}.run(buffers);
   });
 }

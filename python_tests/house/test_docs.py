@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,9 @@ def test_the_readme_lists_every_command_with_its_summary() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, command in COMMANDS.items():
         assert f"| `{name}` | {command.summary} |" in text, f"README lacks or misstates the command {name}"
+
+
+def test_the_measured_parts_say_what_the_result_files_say() -> None:
+    command = [sys.executable, "tools/write_measured.py", "--check"]
+    check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert check.returncode == 0, check.stdout + check.stderr

@@ -1,0 +1,156 @@
+"""Writes the measured parts of README.md and docs/measured.md from the files under benchmarks/results/.
+
+python tools/write_measured.py            rewrites both documents
+python tools/write_measured.py --check    exits with 1 when a document does not say what the files say
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+STAGES = ("pretrain", "sft", "reward", "ppo", "generate")
+MODELS = {"base": "base (GPT)", "sft": "SFT", "ppo": "PPO", "ppo_ptx": "PPO-ptx"}
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """A CPU result file, or None when it was not recorded."""
+    path = RESULTS / "cpu" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """A Markdown table."""
+    titles = list(header)
+    lines = [titles, ["---"] * len(titles), *[list(row) for row in rows]]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def machine(found: Mapping[str, Any]) -> str:
+    """Where and when a file was recorded."""
+    place = f"{found['processor']}, {found['threads']} threads, torch {found['torch']}"
+    return f"{place}, {found['date']}, commit {found['commit']}"
+
+
+def quickstart() -> list[str]:
+    """The table that `make quickstart` ended with."""
+    found = read("quickstart")
+    if found is None:
+        return ["The quickstart's table: not measured."]
+    rows = []
+    for name, title in MODELS.items():
+        scores = found["policies"].get(name)
+        row = [title, f"{found['perplexity'][name]:.1f}"]
+        row += ["", "", "", ""] if scores is None else [
+            f"{scores['reward']:+.2f} ± {scores['reward_error']:.2f}",
+            f"{scores['opinion']:+.2f} ± {scores['opinion_error']:.2f}",
+            f"{scores['kl']:.2f}", f"{scores['length']:.1f}",
+        ]
+        rows.append(row)
+    accuracy = found["accuracy"]["overall"]
+    return [
+        f"What `make quickstart` ended with on two cores ({found['parameters'] / 1e6:.1f}M parameters, "
+        f"{sum(found['seconds'].values()) / 60:.1f} minutes of training and measuring):", "",
+        *table(
+            ("model", "held-out perplexity", "held-out reward", "labelers' opinion", "KL to SFT, nats", "tokens"), rows,
+        ), "",
+        f"The reward model orders {accuracy['accuracy']:.1%} ± {accuracy['half_width']:.1%} of {accuracy['pairs']:,} "
+        f"held-out pairs as the labeler did; two labelers agree on {found['agreement']:.1%}. No policy ever saw the "
+        "labelers' opinion. The labelers are the ten human ratings of each word in the VADER lexicon, summed over an "
+        "answer: a stand-in.",
+    ]
+
+
+def stages() -> list[str]:
+    """Our stages against plain PyTorch, TRL and transformers in the same run."""
+    rows, places = [], []
+    for stage in STAGES:
+        found = read(f"stage_{stage}")
+        if found is None:
+            rows.append([stage, "", "not measured", "", "", ""])
+            continue
+        places.append(machine(found))
+        for entry in found["rows"]:
+            ours = entry["contenders"]["ours"]
+            for rival, versus in entry["rivals"].items():
+                goal = f"{versus['goal']:g}x" if "goal" in versus else ""
+                rows.append([
+                    stage, str(entry["case"]).removeprefix(f"{stage}: "), f"{ours['tokens_per_second']['median']:,.0f}", rival,
+                    f"{versus['speedup']:.2f}x ({versus['speedup_min']:.2f}..{versus['speedup_max']:.2f})",
+                    f"{versus['memory_share_above_import']:.2f}x", goal,
+                ])
+    head = ("stage", "case", "tokens/s", "rival", "times the rival's rate (rounds)", "its memory", "aim")
+    note = [f"Recorded on: {'; '.join(dict.fromkeys(places))}."] if places else []
+    return [
+        "Whole stages of a 4-layer, 256-wide, 4-head GPT on two cores, contenders interleaved in one run "
+        "(`benchmarks/stages`); memory is the peak above the bare import, as a share of the rival's:", "",
+        *table(head, ([*row, *[""] * (len(head) - len(row))] for row in rows)), "", *note,
+    ]
+
+
+def ops() -> list[str]:
+    """Every recorded micro-benchmark."""
+    lines: list[str] = []
+    for path in sorted((RESULTS / "cpu").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if path.stem.startswith(("stage_", "quickstart", "ablation")) or "rows" not in found:
+            continue
+        rows = [
+            [row["case"], f"{row['contenders']['ours']['median_ms']:.3f}",
+             ", ".join(f"{value:.2f}x {rival}" for rival, value in row["speedup"].items())]
+            for row in found["rows"]
+        ]
+        lines += [f"### {path.stem}", "", *table(("case", "ours, ms", "times as fast as"), rows), ""]
+        lines += [f"{machine(found)}.", ""]
+    return lines
+
+
+def ablations() -> list[str]:
+    """The printed output of the recorded ablation run."""
+    found = read("ablations")
+    if found is None:
+        return ["Not measured."]
+    return [machine(found) + ".", "", "```", *found["output"], "```"]
+
+
+def readme(text: str) -> str:
+    """README.md with its measured part replaced."""
+    before, rest = text.split(BEGIN)
+    return "\n".join([before + BEGIN, "", *quickstart(), "", *stages(), "", END]) + rest.split(END)[1]
+
+
+def measured() -> str:
+    """The whole of docs/measured.md."""
+    return "\n".join([
+        "# What was measured", "",
+        "Written by `python tools/write_measured.py` from `benchmarks/results/`; figures are ratios taken in one run "
+        "on a small shared machine, so compare ratios, not milliseconds. Nothing was measured on a GPU.", "",
+        "## Quickstart", "", *quickstart(), "", "## Stages", "", *stages(), "",
+        "## Directions of the paper's ablations", "", *ablations(), "", "## Operators on the CPU", "", *ops(),
+    ]).rstrip() + "\n"
+
+
+def main() -> int:
+    """Write or check both documents; returns the exit status."""
+    documents = {
+        ROOT / "README.md": readme((ROOT / "README.md").read_text(encoding="utf-8")),
+        ROOT / "docs" / "measured.md": measured(),
+    }
+    stale = [path for path, text in documents.items() if path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv[1:]:
+        for path in stale:
+            print(f"{path.name} does not say what benchmarks/results says: run python tools/write_measured.py")
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(documents[path], encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -44,6 +44,10 @@ class PpoConfig(RunOptions):
 
     stage: ClassVar[str] = "ppo"
 
+    logging_steps: int = 1
+    """Write metrics every so many iterations."""
+    save_steps: int = 20
+    """Save a checkpoint every so many iterations, and always after the last one."""
     policy: str
     """Checkpoint of the supervised model: the policy starts as it, and it is the frozen reference."""
     prompts: str

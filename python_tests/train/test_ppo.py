@@ -198,6 +198,23 @@ def test_eps_placements_differ(world: World) -> None:
     assert files_of(torch_eps.checkpoint) != files_of(tensorflow.checkpoint)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_types_train_on_f32_masters(world: World, dtype: str) -> None:
+    # 24 optimizer steps: more than enough for fp16's loss scale to fall from 2^16 to where gradients fit.
+    result = world.run(dtype, dtype=dtype, total_episodes=96, batch_size=16, per_device_train_batch_size=4)
+    assert abs(world.metrics(dtype)[0]["val/ratio"] - 1.0) < 0.05  # after one step of the first iteration
+    state = load_file(result.checkpoint / "trainer" / "optimizer-policy.safetensors")
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    before = load_model(world.policy, dtype=half).model.state_dict()
+    masters = {name.removeprefix("master."): t for name, t in state.items() if name.startswith("master.")}
+    assert masters.keys() == before.keys()
+    assert all(t.dtype == torch.float32 for t in masters.values())
+    # Masters hold what half a type cannot: they moved, and not only in steps of its last place.
+    assert all((masters[name] != before[name].float()).any() for name in before)
+    assert any((masters[name] != masters[name].to(half).float()).any() for name in before)
+    assert load_model(result.checkpoint).model.lm_weight.dtype == half
+
+
 def test_gradient_checkpointing_changes_nothing(world: World) -> None:
     plain = world.run("kept", total_episodes=8)
     again = world.run("recomputed", total_episodes=8, gradient_checkpointing=True)

@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"), help="where the reruns are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--episodes", type=int, help="of each PPO run; the quickstart's by default")
-    parser.add_argument("--reward-prompts", type=int, default=200, help="comparisons that the reward models train on")
+    parser.add_argument("--reward-prompts", type=int, default=300, help="comparisons that the reward models train on")
     parser.add_argument("--reward-epochs", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--only", choices=("ppo", "reward"), help="one half; writes no file")
     parser.add_argument("--no-record", action="store_true", help="print only; write no file under benchmarks/results")

@@ -81,7 +81,8 @@ def stages() -> list[str]:
             for rival, versus in entry["rivals"].items():
                 goal = f"{versus['goal']:g}x" if "goal" in versus else ""
                 rows.append([
-                    stage, str(entry["case"]).removeprefix(f"{stage}: "), f"{ours['tokens_per_second']['median']:,.0f}", rival,
+                    stage, str(entry["case"]).removeprefix(f"{stage}: "),
+                    f"{ours['tokens_per_second']['median']:,.0f}", rival,
                     f"{versus['speedup']:.2f}x ({versus['speedup_min']:.2f}..{versus['speedup_max']:.2f})",
                     f"{versus['memory_share_above_import']:.2f}x", goal,
                 ])

@@ -41,13 +41,46 @@ def test_options_out_of_range(options: dict[str, Any], rule: str) -> None:
         PpoConfig(policy="a", prompts="b", output_dir="c", **options)
 
 
-def test_presets_give_the_papers_numbers() -> None:
-    config = PpoConfig(policy="a", prompts="b", output_dir="c", preset="instructgpt-175b", mini_batch_size=32)
-    assert (config.kl_coef, config.ptx_coef, config.ema_decay, config.value_learning_rate) == (0.02, 27.8, 0.992, 5e-6)
-    assert config.mini_batch_size == 32
+# Ouyang et al. 2022, arXiv:2203.02155, appendix C and C.4, typed in from the paper; the same for every size.
+PRINTED = {
+    "total_episodes": 256_000, "batch_size": 512, "mini_batch_size": 64, "num_ppo_epochs": 1, "kl_coef": 0.02,
+    "cliprange": 0.2, "gamma": 1.0, "temperature": 1.0, "max_prompt_tokens": 1024, "max_response_tokens": 1024,
+    "on_overlong": "skip", "ptx_coef": 27.8, "ptx_ratio": 8.0, "ema_decay": 0.992, "lr_warmup_iterations": 10,
+    "lr_warmup_start": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.95, "dtype": "fp16",
+}
+PRINTED_VALUE_RATE = {"instructgpt-1.3b": 9e-6, "instructgpt-6b": 9e-6, "instructgpt-175b": 5e-6}
+# Ziegler et al. 2019 and Stiennon et al. 2020 and their code.
+ANCESTRAL = {"lam": 0.95, "cliprange_value": 0.2, "vf_coef": 0.1, "whiten_advantages": True, "missing_eos_penalty": 1.0}
+
+
+@pytest.mark.parametrize("name", PRINTED_VALUE_RATE)
+def test_presets_give_the_papers_numbers_with_their_marks(name: str) -> None:
+    config = PpoConfig(policy="a", prompts="b", output_dir="c", preset=name)
+    marks = {option: marked.mark for option, marked in PpoConfig.presets[name].items()}
+    for option, value in {**PRINTED, "value_learning_rate": PRINTED_VALUE_RATE[name]}.items():
+        assert getattr(config, option) == value, option
+        assert marks.pop(option) == "P", option
+    for option, value in ANCESTRAL.items():
+        assert getattr(config, option) == value, option
+        assert marks.pop(option) == "A", option
+    assert set(marks.values()) == {"O"}
+    # The paper prints no learning rate for the policy, only that above 8.05e-6 it diverges without ptx (E.9).
+    assert "learning_rate" in marks
+    assert config.learning_rate <= 8.05e-6
     assert config.iterations == 500
-    assert PpoConfig.presets["instructgpt-175b"]["learning_rate"].mark == "O"  # not printed in the paper
-    assert PpoConfig.presets["instructgpt-175b"]["kl_coef"].mark == "P"
+
+
+def test_an_option_that_is_given_wins_over_the_preset() -> None:
+    config = PpoConfig(policy="a", prompts="b", output_dir="c", preset="instructgpt-1.3b", mini_batch_size=32)
+    assert config.mini_batch_size == 32
+
+
+def test_defaults_are_the_presets_where_no_size_is_meant() -> None:
+    config = PpoConfig(policy="a", prompts="b", output_dir="c")
+    for option, value in {**PRINTED, **ANCESTRAL}.items():
+        # fp16 and leaving out long prompts belong to the paper's scale; a newcomer gets float32 and an error.
+        if option not in ("dtype", "on_overlong"):
+            assert getattr(config, option) == value, option
 
 
 def expect(world: World, error: type[InstructGPTError], rule: str, name: str, **options: Any) -> None:

@@ -36,7 +36,8 @@ def test_the_readme_lists_every_command_with_its_summary() -> None:
         assert f"| `{name}` | {command.summary} |" in text, f"README lacks or misstates the command {name}"
 
 
-def test_the_measured_parts_say_what_the_result_files_say() -> None:
-    command = [sys.executable, "tools/write_measured.py", "--check"]
+@pytest.mark.parametrize("tool", ["write_measured.py", "write_options.py"])
+def test_a_generated_document_is_up_to_date(tool: str) -> None:
+    command = [sys.executable, f"tools/{tool}", "--check"]
     check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert check.returncode == 0, check.stdout + check.stderr

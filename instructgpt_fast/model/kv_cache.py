@@ -14,7 +14,8 @@ class KVCache:
     """A pool of pages for `batch` rows, each row owning the pages listed in its line of the block table.
 
     keys, values: [n_layer, P, page_size, n_head, d_head] in `dtype`.
-    block_table: int32 [batch, M]; entry m of a row is the page of its tokens m * page_size and after.
+    block_table: int32 [batch, M]; entry m of a row is the page of its tokens m * page_size and after, -1 where
+        it claimed none.
     lengths: int32 [batch], how many tokens of each row are stored.
     Memory: 2 * n_layer * d_model * itemsize bytes for every token of batch * max_tokens, rounded up to pages.
     """
@@ -42,7 +43,8 @@ class KVCache:
         shape = (config.n_layer, pages, page_size, config.n_head, config.d_head)
         self.keys = torch.empty(shape, dtype=dtype, device=device)
         self.values = torch.empty(shape, dtype=dtype, device=device)
-        self.block_table = torch.zeros(batch, self.pages_per_row, dtype=torch.int32, device=device)
+        # No page is -1, which every user of the table refuses: a row that outgrows its claim must not reach another's.
+        self.block_table = torch.full((batch, self.pages_per_row), -1, dtype=torch.int32, device=device)
         self.lengths = torch.zeros(batch, dtype=torch.int32, device=device)
         self._free_pages = list(range(pages))
         self._free_rows = list(range(batch))
@@ -78,6 +80,7 @@ class KVCache:
             raise ValueError(f"KVCache: row {row} is not claimed, so it cannot be freed; free each row once.")
         self._free_pages.extend(self._pages_of.pop(row))
         self._free_rows.append(row)
+        self.block_table[row] = -1
         self.lengths[row] = 0
 
     def slots(self, rows: Tensor, positions: Tensor) -> Tensor:

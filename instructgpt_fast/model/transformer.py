@@ -192,7 +192,7 @@ class GPT(nn.Module):
         """Append one token to each of some rows of a cache and return its hidden state.
 
         tokens: int64 [B]; rows: int64 [B], distinct. Returns [B, D]. No gradient.
-        The caller keeps each row within what it claimed: `KVCache.claim` states the limit.
+        Raises RuntimeError when a row outgrows what it claimed.
         """
         lengths = cache.lengths[rows]
         with torch.no_grad():

@@ -119,3 +119,18 @@ def test_errors() -> None:
         model.prefill(tokens_of(9, 1), torch.tensor([0, 9], dtype=torch.int32), cache, rows)
     with pytest.raises(ValueError, match=r"within 1\.\.48"):
         KVCache(SMALL, 1, 49)
+
+
+def test_a_row_cannot_outgrow_its_claim() -> None:
+    """The pages behind a row's own are another row's: writing there must fail, not spoil them."""
+    model = random_gpt()
+    cache = KVCache(SMALL, 2, 16, page_size=4)
+    short, long = cache.claim(4), cache.claim(16)
+    prompts, cu_seqlens = pack([tokens_of(4, 1), tokens_of(10, 2)])
+    model.prefill(prompts, cu_seqlens, cache, torch.tensor([short, long]))
+    with pytest.raises(RuntimeError, match="page"):
+        model.decode(torch.tensor([5]), cache, torch.tensor([short]))
+    cache.free(short)
+    with pytest.raises((RuntimeError, IndexError)):
+        model.prefill(tokens_of(6, 3), torch.tensor([0, 6], dtype=torch.int32), cache, torch.tensor([cache.claim(4)]))
+    assert cache.lengths.tolist() == [0, 10]

@@ -175,8 +175,7 @@ def _convert_plain(value: Any, annotation: Any) -> Any:
     if annotation is bool or isinstance(value, bool):
         return value if annotation is bool and isinstance(value, bool) else _REFUSED
     if annotation is float:
-        is_number = isinstance(value, (int, float)) and not (isinstance(value, float) and math.isnan(value))
-        return float(value) if is_number else _REFUSED
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else _REFUSED
     if annotation is str:
         # A path is text with another name: whoever has a Path need not convert it.
         return str(value) if isinstance(value, (str, Path)) else _REFUSED
@@ -196,6 +195,8 @@ def describe_type(annotation: Any) -> str:
         return f"a list of {describe_type(arguments[0])}"
     if annotation is type(None):
         return "none"
+    if annotation is float:
+        return "a finite number"
     return str(getattr(annotation, "__name__", annotation))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from instructgpt_fast.checkpoint.tensors import save_tensors
 from instructgpt_fast.errors import CheckpointError, TrainingError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
 
@@ -26,9 +26,9 @@ def first_nonfinite(modules: Mapping[str, nn.Module], replay: Callable[[], objec
     replay: runs the forward pass of the batch again, so that activations can be looked at; None skips them.
     Returns for example "parameter model.h.0.attn.c_attn.weight (3 of 768 values)", or None when all is finite.
     """
-    for name, tensor in _weights(modules):
-        if not _finite(tensor):
-            return f"{name} ({_count(tensor)})"
+    weight = first_nonfinite_weight(modules)
+    if weight is not None:
+        return weight
     found = None if replay is None else _first_activation(modules, replay)
     if found is not None:
         return found
@@ -37,6 +37,24 @@ def first_nonfinite(modules: Mapping[str, nn.Module], replay: Callable[[], objec
             if parameter.grad is not None and not _finite(parameter.grad):
                 return f"gradient of {owner}.{name} ({_count(parameter.grad)})"
     return None
+
+
+def first_nonfinite_weight(modules: Mapping[str, nn.Module]) -> str | None:
+    """Name the first parameter or buffer that is not finite, or return None."""
+    for name, tensor in _weights(modules):
+        if not _finite(tensor):
+            return f"{name} ({_count(tensor)})"
+    return None
+
+
+def stop_unless_weights_finite(run_dir: Path, step: int, modules: Mapping[str, nn.Module]) -> None:
+    """Raise TrainingError rather than let broken weights become a checkpoint, and push a good one out."""
+    broken = first_nonfinite_weight(modules)
+    if broken is not None:
+        raise TrainingError(
+            f"training: the weights of a checkpoint must be finite, got {broken} after step {step}. The last good "
+            f"checkpoint is {_last_checkpoint(run_dir)}. Lower the learning rate, or train in fp32 or bf16."
+        )
 
 
 def stop_unless_finite(
@@ -64,17 +82,25 @@ def stop_unless_finite(
         "step": step, "values": {name: str(value) for name, value in values.items()},
         "first_nonfinite": origin, **(details or {}),
     }
-    with reporting_write_errors(kept, CheckpointError):
-        kept.mkdir(exist_ok=True)
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in batch.items()}
-        save_file(tensors, kept / "batch.safetensors")
-    atomic_write(kept / "report.json", json.dumps(report, indent=1) + "\n", error=CheckpointError)
-    last = max((path.name for path in run_dir.glob("checkpoint-*")), default="none")
+    where = f"The batch is in {kept}"
+    try:
+        with reporting_write_errors(kept, CheckpointError):
+            kept.mkdir(exist_ok=True)
+            tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in batch.items()}
+            save_tensors(kept / "batch.safetensors", tensors)
+        atomic_write(kept / "report.json", json.dumps(report, indent=1) + "\n", error=CheckpointError)
+    except CheckpointError as cause:
+        # A full disk must not hide why the run stops.
+        where = f"The batch could not be kept ({cause})"
     raise TrainingError(
         f"training: {', '.join(broken)} must be finite, got {values[broken[0]]} at step {step}. First tensor that is "
-        f"not finite: {origin}. The batch is in {kept}; the last good checkpoint is {last}. "
+        f"not finite: {origin}. {where}; the last good checkpoint is {_last_checkpoint(run_dir)}. "
         "Lower the learning rate, look at the batch, or train in fp32 or bf16."
     )
+
+
+def _last_checkpoint(run_dir: Path) -> str:
+    return max((path.name for path in run_dir.glob("checkpoint-*")), default="none")
 
 
 def _weights(modules: Mapping[str, nn.Module]) -> list[tuple[str, Tensor]]:

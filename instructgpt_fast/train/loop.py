@@ -38,6 +38,7 @@ from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
 from instructgpt_fast.tokenizer import PromptFormat, Tokenizer
+from instructgpt_fast.train.guard import stop_unless_weights_finite
 from instructgpt_fast.train.metrics import METRICS_FILE, MetricsLog
 from instructgpt_fast.train.options import RunOptions
 from instructgpt_fast.train.progress import Progress
@@ -158,7 +159,11 @@ class Run:
         return due
 
     def save(self, step: int, training: Training) -> Path:
-        """Write <run>/checkpoint-<step> whole, then drop what save_total_limit does not keep."""
+        """Write <run>/checkpoint-<step> whole, then drop what save_total_limit does not keep.
+
+        Raises TrainingError when a weight is not finite, CheckpointError when the disk refuses.
+        """
+        stop_unless_weights_finite(self.directory, step, training.modules)
         target = self.directory / f"checkpoint-{step:06d}"
         counters = {**training.counters, "step": step, "options": to_dict(self.config)}
         state = checkpoint.TrainerState(

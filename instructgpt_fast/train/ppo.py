@@ -7,13 +7,17 @@ Stiennon et al. 2020, arXiv:2009.01325; their released code), [O] our own choice
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
 from instructgpt_fast.config import options_class
+from instructgpt_fast.errors import TrainingError
+from instructgpt_fast.evaluate import pack_tokens
 from instructgpt_fast.generate import SamplingConfig
 from instructgpt_fast.ops import PpoLoss
 from instructgpt_fast.optim import constant_with_warmup
@@ -239,11 +243,7 @@ def gather(
     """Answer batch_size prompts with the live policy, and work out their rewards, advantages and returns."""
     started = time.perf_counter()
     prompts = parts.prompts.take(config.batch_size)
-    sampling = SamplingConfig(max_new_tokens=config.max_response_tokens, temperature=config.temperature)
-    seeds = episode_seeds(config.seed, (iteration - 1) * config.batch_size, config.batch_size)
-    rollout = collect(
-        parts.policy, prompts, sampling, eos_id=parts.eos_id, seeds=seeds, batch_size=config.rollout_batch_size
-    )
+    rollout = answer(config, parts, prompts, iteration, run_dir)
     drawn = time.perf_counter()
     limit = config.max_scoring_tokens
     scores = parts.score(rollout)
@@ -274,6 +274,26 @@ def gather(
     metrics = rollout_metrics(rollout, kl, penalised, shaped, experience, kl_coef=parts.kl_coef)
     metrics |= {"time/rollout": drawn - started, "time/score": time.perf_counter() - drawn}
     return rollout, experience, metrics
+
+
+def answer(
+    config: PpoConfig, parts: PpoParts, prompts: Sequence[Sequence[int]], iteration: int, run_dir: Path
+) -> Rollout:
+    """Let the live policy answer an iteration's prompts; one whose logits are no numbers is stopped as a loss is."""
+    sampling = SamplingConfig(max_new_tokens=config.max_response_tokens, temperature=config.temperature)
+    seeds = episode_seeds(config.seed, (iteration - 1) * config.batch_size, config.batch_size)
+    try:
+        return collect(
+            parts.policy, prompts, sampling, eos_id=parts.eos_id, seeds=seeds, batch_size=config.rollout_batch_size
+        )
+    except TrainingError:
+        tokens, cu_seqlens = pack_tokens(prompts, parts.policy.lm_weight.device)
+        stop_unless_finite(
+            run_dir, iteration, {"policy logits": math.nan}, modules={"policy": parts.policy},
+            batch={"tokens": tokens, "cu_seqlens": cu_seqlens},
+            replay=lambda: parts.policy(tokens, cu_seqlens=cu_seqlens),
+        )
+        raise
 
 
 def update(

@@ -62,7 +62,7 @@ def test_a_wrong_key_in_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.toml: unknown option 'learning_rte' of sft, did you mean"):
         sft([*NEEDED, "--config", str(file)])
     file.write_text('learning_rate = "fast"\n')
-    with pytest.raises(ConfigError, match=r"run\.toml: learning_rate must be float, got 'fast'"):
+    with pytest.raises(ConfigError, match=r"run\.toml: learning_rate must be a finite number, got 'fast'"):
         sft([*NEEDED, "--config", str(file)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructgpt_fast.checkpoint import load_model, resolve
+from instructgpt_fast.checkpoint import checkpoints_of, load_model, resolve
 from instructgpt_fast.errors import TrainingError
+from instructgpt_fast.train import guard, train
 from instructgpt_fast.train import sft as sft_stage
-from instructgpt_fast.train import train
 from instructgpt_fast.train.guard import first_nonfinite
 from instructgpt_fast.train.language_model import lm_loss
 from instructgpt_fast.train.loss_scale import INITIAL, LossScale
@@ -88,6 +89,38 @@ def test_the_run_stops_and_nothing_is_lost(material: Material, base: str, run_di
     assert resolve(run_dir).name == "checkpoint-000002"
     model = load_model(run_dir).model
     assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def test_broken_weights_push_out_no_good_checkpoint(
+    material: Material, base: str, run_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update may break the weights after a finite loss: they are not saved as if they were good."""
+    step = Updater.step
+
+    def breaking(self: Updater, number: int, *rest: Any) -> Any:
+        outcome = step(self, number, *rest)
+        if number == 2:
+            with torch.no_grad():
+                self.model.ln_f.bias[0] = float("inf")
+        return outcome
+
+    monkeypatch.setattr(Updater, "step", breaking)
+    told = r"finite, got parameter model\.ln_f\.bias \(1 of 32 values\) after step 2\..*is checkpoint-000001"
+    with pytest.raises(TrainingError, match=told):
+        train(
+            "sft", init=base, data=material.demonstrations, output_dir=run_dir, max_steps=3, save_steps=1,
+            save_total_limit=1, progress=False,
+        )
+    assert [path.name for path in checkpoints_of(Path(run_dir))] == ["checkpoint-000001"]
+
+
+def test_a_full_disk_does_not_hide_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(guard, "save_tensors", full)
+    with pytest.raises(TrainingError, match=r"loss must be finite, got nan at step 3\..*not be kept.*disk is full"):
+        guard.stop_unless_finite(tmp_path, 3, {"loss": float("nan")}, modules={}, batch={"tokens": torch.zeros(2)})
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(

@@ -237,6 +237,24 @@ def test_a_broken_update_stops_and_keeps_the_batch(world: World, monkeypatch: py
     assert {"tokens", "cu_seqlens", "advantages", "old_logprobs"} <= load_file(kept[0]).keys()
 
 
+def test_a_policy_that_cannot_answer_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy breaks between two iterations: sampling meets it before any loss does."""
+    remember = ppo.PpoParts.remember
+
+    def breaking(self, *rest):  # type: ignore[no-untyped-def]
+        remember(self, *rest)
+        with torch.no_grad():
+            # Finite, and too large for the variance of the first layer norm.
+            self.policy.wpe.weight.fill_(3e38)
+            self.policy.wte.weight.fill_(3e38)
+
+    monkeypatch.setattr(ppo.PpoParts, "remember", breaking)
+    with pytest.raises(TrainingError, match=r"policy logits must be finite.*step 2.*activation policy\..*checkpoint-"):
+        world.run("mute", save_steps=1)
+    kept = load_file(world.folder / "mute" / "nonfinite-000002" / "batch.safetensors")
+    assert kept.keys() == {"tokens", "cu_seqlens"}
+
+
 def test_a_broken_reward_model_is_named(world: World) -> None:
     from .ppo_runs import save_reward_model
 

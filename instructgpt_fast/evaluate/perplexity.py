@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from instructgpt_fast.errors import ConfigError, DataError
+from instructgpt_fast.errors import ConfigError, DataError, TrainingError
 from instructgpt_fast.evaluate.scoring import judging, pack_tokens
 from instructgpt_fast.model import GPT, shift_packed
 from instructgpt_fast.ops import linear_cross_entropy
@@ -77,7 +77,7 @@ def perplexity(
     context: tokens of a window, the model's by default. stride: tokens between windows, half the context by default.
     batch_size: windows in one forward.
     Raises ConfigError for a context beyond the model's or a stride outside 1 .. context - 1, DataError when nothing
-    can be judged.
+    can be judged, TrainingError when the loss is not finite.
     """
     longest = model.config.n_positions
     context = longest if context is None else context
@@ -98,6 +98,11 @@ def perplexity(
                 count, size = count + len(judged), size + int(lengths[judged].sum())
     if count == 0:
         raise DataError("perplexity: the text must hold at least one token after the first, got none; check the data")
+    if not math.isfinite(nats):
+        raise TrainingError(
+            f"perplexity: the loss must be finite, got {nats} over {count} tokens; the weights are broken, use another "
+            "checkpoint."
+        )
     return Perplexity(nats, count, size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from instructgpt_fast.data import prepare
-from instructgpt_fast.errors import ConfigError, DataError
+from instructgpt_fast.errors import ConfigError, DataError, TrainingError
 from instructgpt_fast.evaluate import joined, perplexity
 from instructgpt_fast.evaluate.perplexity import Perplexity, windows
 from instructgpt_fast.model import GPT, GPTConfig
@@ -125,3 +126,11 @@ def test_nothing_to_judge(model: GPT, tokenizer: Tokenizer) -> None:
     for stream in ([], [3], [tokenizer.eos_id] * 5):
         with pytest.raises(DataError, match="must hold at least one token after the first"):
             perplexity(model, tokenizer, stream)
+
+
+def test_broken_weights_have_no_perplexity(model: GPT, tokenizer: Tokenizer) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.ln_f.bias[0] = math.nan
+    with pytest.raises(TrainingError, match="loss must be finite, got nan over"):
+        perplexity(broken, tokenizer, joined(tokenizer, TEXTS))

@@ -66,9 +66,9 @@ struct AttentionBackward {
   int64_t sequence_count;
   AttentionView<const T> q, k, v, out, dout;
   const float* lse;
-  float* delta;              // scratch
-  AttentionView<float> dq;   // f32 whatever T is, zeros on entry: summed over blocks of keys
-  AttentionView<T> dk, dv;
+  float* delta;                 // scratch
+  AttentionView<float> dq_sum;  // scratch of dq's shape: the sum over blocks of keys; may be dq itself when T is f32
+  AttentionView<T> dq, dk, dv;
 };
 
 template <typename T>

@@ -1,7 +1,10 @@
 // The backward loops of attention on the CPU, for dense and packed batches alike.
 //
 // A task is one sequence and key head, because only then no two tasks add to one dk, dv or dq: it walks the blocks of
-// keys, and for each the tiles of queries that see it, in a fixed order.
+// keys, and for each the tiles of queries that see it, in a fixed order. All of it is one parallel region: on a machine
+// that others share, each region may wait for a whole time slice.
+#include <type_traits>
+
 #include "ops/attention/attention_loops.h"
 
 namespace igf {
@@ -47,8 +50,28 @@ void backward_tile(const AttentionBackward<T>& call, const Task& task, const Bac
   tiles::multiply({rows, pitch, count, buffers.dscores, kKeys, 1, buffers.keys + at * pitch, pitch, buffers.dq, pitch,
                    false});
   for (int64_t r = 0; r < rows; ++r) {
-    float* dq = row_of(call.dq, sequence.q_begin + tile + r, head);
-    tiles::add_scaled_row(dq, buffers.dq + r * pitch, shape.width, shape.scale);
+    float* sum = row_of(call.dq_sum, sequence.q_begin + tile + r, head);
+    tiles::add_scaled_row(sum, buffers.dq + r * pitch, shape.width, shape.scale);
+  }
+}
+
+// Before the blocks of keys: dq_sum[n, h] = 0, delta[n, h] = out[n, h] . dout[n, h].
+template <typename T>
+void begin_queries(const AttentionBackward<T>& call, const AttentionSequence& sequence, int64_t head) {
+  for (int64_t row = sequence.q_begin; row < sequence.q_begin + sequence.q_count; ++row) {
+    std::fill_n(row_of(call.dq_sum, row, head), call.shape.width, 0.0f);
+    call.delta[row * call.shape.heads + head] =
+        tiles::dot_row(row_of(call.out, row, head), row_of(call.dout, row, head), call.shape.width);
+  }
+}
+
+// After them: dq is the sum, rounded.
+template <typename T>
+void end_queries(const AttentionBackward<T>& call, const AttentionSequence& sequence, int64_t head) {
+  if constexpr (!std::is_same_v<T, float>) {
+    for (int64_t row = sequence.q_begin; row < sequence.q_begin + sequence.q_count; ++row) {
+      tiles::write_row(row_of(call.dq_sum, row, head), row_of(call.dq, row, head), call.shape.width, 1.0f);
+    }
   }
 }
 
@@ -58,6 +81,8 @@ void backward_task(const AttentionBackward<T>& call, const Task& task, const Bac
   const AttentionSequence& sequence = *task.sequence;
   const Band band = band_of(shape, sequence);
   const int64_t pitch = tiles::padded(shape.width), group = shape.heads / shape.kv_heads;
+  const int64_t first_head = task.kv_head * group, last_head = first_head + group;
+  for (int64_t head = first_head; head < last_head; ++head) begin_queries(call, sequence, head);
   for (int64_t block = 0; block < sequence.k_count; block += kKeys) {
     const int64_t block_end = std::min(block + kKeys, sequence.k_count), keys = block_end - block;
     const int64_t key_row = sequence.k_begin + block;
@@ -67,7 +92,7 @@ void backward_task(const AttentionBackward<T>& call, const Task& task, const Bac
     tiles::transpose(buffers.values, pitch, buffers.values_t, kKeys, keys, shape.width);
     std::fill_n(buffers.dkeys, keys * pitch, 0.0f);
     std::fill_n(buffers.dvalues, keys * pitch, 0.0f);
-    for (int64_t head = task.kv_head * group; head < (task.kv_head + 1) * group; ++head) {
+    for (int64_t head = first_head; head < last_head; ++head) {
       for (int64_t tile = 0; tile < sequence.q_count; tile += kQueries) {
         const int64_t tile_end = std::min(tile + kQueries, sequence.q_count);
         const TileColumns columns = tile_columns(band, tile, tile_end - 1, block, block_end);
@@ -83,24 +108,7 @@ void backward_task(const AttentionBackward<T>& call, const Task& task, const Bac
       tiles::write_row(buffers.dvalues + j * pitch, row_of(call.dv, key_row + j, task.kv_head), shape.width, 1.0f);
     }
   }
-}
-
-// delta[n, h] = out[n, h] . dout[n, h]
-template <typename T>
-void fill_delta(const AttentionBackward<T>& call) {
-  const int64_t heads = call.shape.heads, width = call.shape.width;
-  for (int64_t s = 0; s < call.sequence_count; ++s) {
-    const AttentionSequence& sequence = call.sequences[s];
-    parallel_for(sequence.q_begin, sequence.q_begin + sequence.q_count, 16384 / (heads * width + 1) + 1,
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t row = begin; row < end; ++row) {
-                     for (int64_t head = 0; head < heads; ++head) {
-                       call.delta[row * heads + head] =
-                           tiles::dot_row(row_of(call.out, row, head), row_of(call.dout, row, head), width);
-                     }
-                   }
-                 });
-  }
+  for (int64_t head = first_head; head < last_head; ++head) end_queries(call, sequence, head);
 }
 
 }  // namespace
@@ -109,7 +117,6 @@ template <typename T>
 void attention_backward(const AttentionBackward<T>& call) {
   const AttentionShape& shape = call.shape;
   const int64_t pitch = tiles::padded(shape.width);
-  fill_delta(call);
   std::vector<Task> tasks;
   for (int64_t s = 0; s < call.sequence_count; ++s) {
     const AttentionSequence* sequence = call.sequences + s;

@@ -121,16 +121,19 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward_cpu(Tensor dout, Tensor q,
   const Tensor outputs = with_row_stride(out), gradient = with_row_stride(dout), sums = dense(lse);
   const Tensor delta = new_empty(q, sizes_without_width(q), ScalarType::Float);
   const std::vector<int64_t> k_sizes(k.sizes().begin(), k.sizes().end());
-  const Tensor dq = new_zeros(q, std::vector<int64_t>(q.sizes().begin(), q.sizes().end()), ScalarType::Float);
+  const std::vector<int64_t> q_sizes(q.sizes().begin(), q.sizes().end());
+  const Tensor dq = new_empty(q, q_sizes, q.scalar_type());
+  const Tensor dq_sum = q.scalar_type() == ScalarType::Float ? dq : new_empty(q, q_sizes, ScalarType::Float);
   const Tensor dk = new_empty(k, k_sizes, k.scalar_type()), dv = new_empty(k, k_sizes, k.scalar_type());
   switch_float(kOp, q.scalar_type(), [&](auto tag) {
     using T = decltype(tag);
     attention_backward<T>({shape_of(q, k, causal, window, dropout_p, dropout_seed, scale), sequences.data(),
                            static_cast<int64_t>(sequences.size()), read_view<T>(queries), read_view<T>(keys),
                            read_view<T>(values), read_view<T>(outputs), read_view<T>(gradient), data<float>(sums),
-                           mutable_data<float>(delta), write_view<float>(dq), write_view<T>(dk), write_view<T>(dv)});
+                           mutable_data<float>(delta), write_view<float>(dq_sum), write_view<T>(dq), write_view<T>(dk),
+                           write_view<T>(dv)});
   });
-  return {cast(dq, q.scalar_type()), dk, dv};
+  return {dq, dk, dv};
 }
 
 }  // namespace

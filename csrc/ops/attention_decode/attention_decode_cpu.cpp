@@ -1,5 +1,6 @@
-// attention_decode on the CPU: each (row, key head) is one task, which walks its pages once for the keys and once for
-// the values; every key that is read meets all query heads and new tokens that share it.
+// attention_decode on the CPU: a task is a row, or some of its key heads when there are few rows. It walks the row's
+// pages once for the keys and once for the values, as they lie in memory; every key that is read meets all query heads
+// and new tokens that share it.
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -15,6 +16,10 @@ namespace igf {
 namespace {
 
 constexpr int64_t kLanes = 16;
+// Positions worked on at a time, at most.
+constexpr int64_t kRun = 32;
+// With fewer rows than this, a row's heads are shared out too.
+constexpr int64_t kTasksEnough = 16;
 // Cached numbers worth a thread's start.
 constexpr int64_t kGrainElements = 32768;
 constexpr float kMinusInfinity = -__builtin_huge_valf();
@@ -96,12 +101,12 @@ IGF_INLINE void score_body(const T* keys, int64_t stride, int64_t count, const f
 template <int64_t WIDTH, typename T>
 IGF_INLINE void gather_block(const T* values, int64_t stride, int64_t count, const float* probabilities,
                              float* __restrict out) {
-  float sums[WIDTH];
-  for (int64_t l = 0; l < WIDTH; ++l) sums[l] = out[l];
+  float sums[WIDTH] = {};
   for (int64_t j = 0; j < count; ++j) {
     for (int64_t l = 0; l < WIDTH; ++l) sums[l] += probabilities[j] * float(values[j * stride + l]);
   }
-  for (int64_t l = 0; l < WIDTH; ++l) out[l] = sums[l];
+  // The run is summed by itself: one chain of additions over all values would lose more.
+  for (int64_t l = 0; l < WIDTH; ++l) out[l] += sums[l];
 }
 
 // out[i] += sum over j of probabilities[i * pitch + j] * values[j].
@@ -151,12 +156,17 @@ IGF_DECODE_ROWS(half)
 
 // Turns scores [begin, end) of [0, count) into exp(score - maximum) and the rest into 0; returns the sum.
 IGF_CLONES float softmax(float* scores, int64_t count, int64_t begin, int64_t end) {
-  float top = kMinusInfinity, lanes[kLanes] = {};
-  for (int64_t j = begin; j < end; ++j) top = scores[j] > top ? scores[j] : top;
-  std::fill(scores, scores + begin, 0.0f);
-  std::fill(scores + end, scores + count, 0.0f);
+  float tops[kLanes], lanes[kLanes] = {}, top = kMinusInfinity;
+  for (int64_t l = 0; l < kLanes; ++l) tops[l] = kMinusInfinity;
   int64_t j = begin;
   for (; j + kLanes <= end; j += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) tops[l] = scores[j + l] > tops[l] ? scores[j + l] : tops[l];
+  }
+  for (; j < end; ++j) top = scores[j] > top ? scores[j] : top;
+  for (int64_t l = 0; l < kLanes; ++l) top = tops[l] > top ? tops[l] : top;
+  std::fill(scores, scores + begin, 0.0f);
+  std::fill(scores + end, scores + count, 0.0f);
+  for (j = begin; j + kLanes <= end; j += kLanes) {
     for (int64_t l = 0; l < kLanes; ++l) {
       scores[j + l] = math::exp(scores[j + l] - top);
       lanes[l] += scores[j + l];
@@ -180,25 +190,26 @@ Seen seen_by_row(const AttentionDecodeShape& shape, int64_t cached) {
 }
 
 struct Buffers {
-  std::vector<float> queries, out, scores;
+  std::vector<float> queries, out, sums, scores;
 };
 
+// Some neighbouring key heads of one row.
 template <typename T>
-struct RowHead {
+struct Task {
   const AttentionDecode<T>& call;
-  int64_t row, kv_head;
+  int64_t row, first_head, heads;
 
   T* slot(T* cache, int64_t position) const {
     const AttentionDecodeShape& s = call.shape;
     const int64_t page = call.block_table[row * s.table_width + position / s.page];
-    return cache + ((page * s.page + position % s.page) * s.kv_heads + kv_head) * s.width;
+    return cache + ((page * s.page + position % s.page) * s.kv_heads + first_head) * s.width;
   }
 
-  // Calls use(first position, count, pointer to the first of count entries) for each run within one page.
+  // Calls use(first position, count, pointer to the first of count entries) for runs of at most kRun within one page.
   template <typename Use>
   void for_each_run(T* cache, Seen seen, const Use& use) const {
     for (int64_t at = seen.begin; at < seen.end;) {
-      const int64_t next = std::min(seen.end, (at / call.shape.page + 1) * call.shape.page);
+      const int64_t next = std::min({seen.end, (at / call.shape.page + 1) * call.shape.page, at + kRun});
       use(at, next - at, slot(cache, at));
       at = next;
     }
@@ -207,23 +218,24 @@ struct RowHead {
   void append(int64_t cached) const {
     const AttentionDecodeShape& s = call.shape;
     for (int64_t t = 0; t < s.tokens; ++t) {
-      const int64_t from = ((row * s.tokens + t) * s.kv_heads + kv_head) * s.width;
-      std::copy_n(call.k + from, s.width, slot(call.k_cache, cached + t));
-      std::copy_n(call.v + from, s.width, slot(call.v_cache, cached + t));
+      const int64_t from = ((row * s.tokens + t) * s.kv_heads + first_head) * s.width;
+      std::copy_n(call.k + from, heads * s.width, slot(call.k_cache, cached + t));
+      std::copy_n(call.v + from, heads * s.width, slot(call.v_cache, cached + t));
     }
   }
 
-  // The queries that share this key head, token by token: [tokens * group, width].
+  // Query i of this task in q and out: by key head, then token, then query head of the key head.
   int64_t query_offset(int64_t i) const {
     const AttentionDecodeShape& s = call.shape;
-    const int64_t group = s.heads / s.kv_heads;
-    return ((row * s.tokens + i / group) * s.heads + kv_head * group + i % group) * s.width;
+    const int64_t group = s.heads / s.kv_heads, per_head = s.tokens * group, token = i % per_head / group;
+    const int64_t head = (first_head + i / per_head) * group + i % group;
+    return ((row * s.tokens + token) * s.heads + head) * s.width;
   }
 
   void run(Buffers& buffers) const {
     const AttentionDecodeShape& s = call.shape;
-    const int64_t cached = call.cache_lens[row], group = s.heads / s.kv_heads, queries = s.tokens * group;
-    const int64_t stride = s.kv_heads * s.width;
+    const int64_t cached = call.cache_lens[row], group = s.heads / s.kv_heads, per_head = s.tokens * group;
+    const int64_t queries = heads * per_head;
     const Seen seen = seen_by_row(s, cached);
     const int64_t count = seen.end - seen.begin;
     append(cached);
@@ -233,21 +245,29 @@ struct RowHead {
     for (int64_t i = 0; i < queries; ++i) {
       read(call.q + query_offset(i), buffers.queries.data() + i * s.width, s.width, s.scale);
     }
-    std::fill(buffers.out.begin(), buffers.out.end(), 0.0f);
-    for_each_run(call.k_cache, seen, [&](int64_t at, int64_t run_count, const T* keys) {
-      score(keys, stride, run_count, buffers.queries.data(), queries, s.width, scores + at - seen.begin, count);
+    const int64_t stride = s.kv_heads * s.width;
+    for_each_run(call.k_cache, seen, [&](int64_t at, int64_t positions, const T* keys) {
+      for (int64_t h = 0; h < heads; ++h) {
+        score(keys + h * s.width, stride, positions, buffers.queries.data() + h * per_head * s.width, per_head, s.width,
+              scores + h * per_head * count + at - seen.begin, count);
+      }
     });
-    std::vector<float> sums(static_cast<size_t>(queries));
     for (int64_t i = 0; i < queries; ++i) {
-      const int64_t position = cached + i / group;
+      const int64_t position = cached + i % per_head / group;
       const int64_t first = s.window > 0 ? std::max<int64_t>(0, position + 1 - s.window) : 0;
-      sums[static_cast<size_t>(i)] = softmax(scores + i * count, count, first - seen.begin, position + 1 - seen.begin);
+      buffers.sums[static_cast<size_t>(i)] =
+          softmax(scores + i * count, count, first - seen.begin, position + 1 - seen.begin);
     }
-    for_each_run(call.v_cache, seen, [&](int64_t at, int64_t run_count, const T* values) {
-      gather(values, stride, run_count, scores + at - seen.begin, count, queries, s.width, buffers.out.data());
+    std::fill(buffers.out.begin(), buffers.out.end(), 0.0f);
+    for_each_run(call.v_cache, seen, [&](int64_t at, int64_t positions, const T* values) {
+      for (int64_t h = 0; h < heads; ++h) {
+        gather(values + h * s.width, stride, positions, scores + h * per_head * count + at - seen.begin, count, per_head,
+               s.width, buffers.out.data() + h * per_head * s.width);
+      }
     });
     for (int64_t i = 0; i < queries; ++i) {
-      write(buffers.out.data() + i * s.width, call.out + query_offset(i), s.width, 1.0f / sums[static_cast<size_t>(i)]);
+      const float share = 1.0f / buffers.sums[static_cast<size_t>(i)];
+      write(buffers.out.data() + i * s.width, call.out + query_offset(i), s.width, share);
     }
   }
 };
@@ -273,7 +293,10 @@ template <typename T>
 void attention_decode(const AttentionDecode<T>& call) {
   const AttentionDecodeShape& s = call.shape;
   if (s.tokens == 0) return;
-  const int64_t tasks = s.rows * s.kv_heads;
+  // A row's pages are read in one piece where there are rows enough; few rows are split by heads.
+  const int64_t heads = std::max<int64_t>(1, s.kv_heads * s.rows / kTasksEnough);
+  const int64_t task_heads = std::min(heads, s.kv_heads), splits = (s.kv_heads + task_heads - 1) / task_heads;
+  const int64_t tasks = s.rows * splits;
   int64_t elements = 0;
   for (int64_t row = 0; row < s.rows; ++row) {
     const Seen seen = seen_by_row(s, call.cache_lens[row]);
@@ -281,9 +304,13 @@ void attention_decode(const AttentionDecode<T>& call) {
   }
   const int64_t grain = 1 + tasks * kGrainElements / (elements + 1);
   parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-    const size_t query_floats = static_cast<size_t>(s.tokens * (s.heads / s.kv_heads) * s.width);
-    Buffers buffers{std::vector<float>(query_floats), std::vector<float>(query_floats), {}};
-    for (int64_t task = begin; task < end; ++task) RowHead<T>{call, task / s.kv_heads, task % s.kv_heads}.run(buffers);
+    const size_t queries = static_cast<size_t>(task_heads * s.tokens * (s.heads / s.kv_heads));
+    const std::vector<float> zeros(queries * static_cast<size_t>(s.width));
+    Buffers buffers{zeros, zeros, std::vector<float>(queries), {}};
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % splits * task_heads;
+      Task<T>{call, task / splits, first, std::min(task_heads, s.kv_heads - first)}.run(buffers);
+    }
   });
 }
 

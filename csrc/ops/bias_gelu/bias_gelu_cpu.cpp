@@ -159,7 +159,7 @@ void bias_gelu_backward(const T* dy, const T* x, const float* bias, T* dx, float
       }
     }
   });
-  parallel_for(0, width, 1024, [=](int64_t begin, int64_t end) {
+  parallel_for(0, width, kGrainElements * 8 / (blocks + 1), [=](int64_t begin, int64_t end) {
     for (int64_t d = begin; d < end; ++d) dbias[d] = 0.0f;
     for (int64_t block = 0; block < blocks; ++block) add_row(dbias, partials + block * width, begin, end);
   });

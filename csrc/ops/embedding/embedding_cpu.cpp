@@ -82,18 +82,18 @@ void embedding_backward(const int64_t* ids, const T* dy, T* dweight, int64_t row
                         int64_t* order, int64_t* starts) {
   const int64_t width = shape.width;
   group_by_id(ids, shape.count, rows, order, starts);
-  parallel_for(0, rows, kGrainElements / (width + 1), [=](int64_t begin, int64_t end) {
-    for (int64_t v = begin; v < end; ++v) {
-      if (starts[v] == starts[v + 1]) std::fill(dweight + v * width, dweight + (v + 1) * width, T(0.0f));
-    }
-  });
-  const int64_t least = std::max(kLeastColumns, kGrainElements / (shape.count + 1));
+  const int64_t least = std::max(kLeastColumns, kGrainElements / (shape.count + rows + 1));
   parallel_for(0, width, least, [=](int64_t begin, int64_t end) {
     for (int64_t column = begin; column < end; column += kColumns) {
       const int64_t columns = std::min(kColumns, end - column);
       for (int64_t v = 0; v < rows; ++v) {
+        T* out = dweight + v * width + column;
         const int64_t count = starts[v + 1] - starts[v];
-        if (count > 0) sum_many(dy + column, order + starts[v], count, width, columns, dweight + v * width + column);
+        if (count > 0) {
+          sum_many(dy + column, order + starts[v], count, width, columns, out);
+        } else {
+          std::fill_n(out, columns, T(0.0f));
+        }
       }
     }
   });

@@ -1,0 +1,66 @@
+"""bias_gelu beside PyTorch's addition and GELU: both forms, forward alone and with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.op_benchmark import Case, Contender, Inputs, run
+from instructgpt_fast import ops
+
+
+def draw(rows: int, width: int, dtype: torch.dtype, device: str, approximate: str, *, grad: bool
+         ) -> Callable[[int], Inputs]:
+    """x and bias, and a gradient for the output."""
+
+    def inputs(seed: int) -> Inputs:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {"x": (rows, width), "bias": (width,), "gradient": (rows, width)}
+        drawn = {name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in shapes.items()}
+        return {**drawn, "approximate": approximate, "grad": grad}
+
+    return inputs
+
+
+def evaluated(function: Callable[..., Tensor]) -> Contender:
+    """The contender: y and, where asked for, the gradients of x and bias."""
+
+    def contender(inputs: Inputs) -> Sequence[Tensor]:
+        x, bias = (inputs[name].detach().requires_grad_(inputs["grad"]) for name in ("x", "bias"))
+        y = function(x, bias, approximate=inputs["approximate"])
+        return [y.detach(), *(torch.autograd.grad(y, (x, bias), inputs["gradient"]) if inputs["grad"] else ())]
+
+    return contender
+
+
+def plain(x: Tensor, bias: Tensor, *, approximate: str) -> Tensor:
+    return F.gelu(x + bias, approximate=approximate)
+
+
+def cases(device: str) -> Sequence[Case]:
+    """The tanh form of GPT at two widths, the exact form at one."""
+    rows = 16384 if device == "cuda" else 2048
+    found = []
+    for width, approximate in ((1024, "tanh"), (3072, "tanh"), (1024, "none")):
+        for dtype in (torch.float32, torch.bfloat16):
+            for grad in (False, True):
+                name = f"{rows} x {width} {approximate} {str(dtype).removeprefix('torch.')}"
+                found.append(Case(
+                    name=name + (" grad" if grad else ""),
+                    draw=draw(rows, width, dtype, device, approximate, grad=grad),
+                    draw_check=draw(300, width, dtype, device, approximate, grad=grad),
+                    ours=evaluated(ops.bias_gelu),
+                    rivals={"plain": evaluated(plain)},
+                    oracle=evaluated(ops.bias_gelu_oracle),
+                    moved_bytes=float(rows * width * dtype.itemsize * (5 if grad else 2)),
+                    dtype=dtype,
+                ))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run all cases."""
+    run("bias_gelu", cases, arguments)

@@ -98,6 +98,7 @@ def keep_last(run: str | os.PathLike[str], count: int) -> list[Path]:
     """
     if count < 1:
         raise CheckpointError(f"keep_last: at least one checkpoint must stay, got {count}; pass 1 or more.")
+    _sweep(Path(run))
     found = checkpoints_of(Path(run))
     if len(found) <= count:
         return []
@@ -113,6 +114,24 @@ def keep_last(run: str | os.PathLike[str], count: int) -> list[Path]:
             os.rename(path, doomed)
             shutil.rmtree(doomed)
     return deleted
+
+
+def _sweep(run: Path) -> None:
+    # What a killed process was writing or deleting under a hidden name; a living process may still be at work there.
+    for left in run.glob(".checkpoint-*.tmp-*"):
+        owner = left.name.rpartition("-")[2]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _is_whole(path: Path) -> bool:

@@ -205,6 +205,8 @@ def _model_and_tokenizer(run: Run, config: PretrainConfig) -> tuple[GPT, Tokeniz
     if config.init is not None:
         model, start = load_gpt(run, config.init, residual_dropout=config.residual_dropout)
         return model, start.tokenizer
+    # An unknown name or a shape that cannot be is refused before minutes go into a tokenizer.
+    model_config(config.model, vocab_size=config.vocab_size, **config.shape())
     tokenizer = open_tokenizer(
         run, config.data, config.tokenizer, config.vocab_size, on_bad_line=config.on_bad_line
     )

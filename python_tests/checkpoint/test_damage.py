@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -159,6 +160,20 @@ def test_keep_last(saved: Path, tmp_path: Path) -> None:
     assert keep_last(run, 9) == []
     with pytest.raises(CheckpointError, match="at least one"):
         keep_last(run, 0)
+
+
+def test_what_a_killed_process_left_is_swept_and_a_living_one_is_spared(saved: Path, tmp_path: Path) -> None:
+    run = run_of(saved, tmp_path, (1, 2))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = run / f".checkpoint-3.tmp-{dead.pid}"
+    busy = run / f".checkpoint-3.tmp-{os.getpid()}"
+    for folder in (left, busy):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+    assert keep_last(run, 2) == []
+    assert not left.exists()
+    assert busy.exists()
 
 
 def test_unwritable_directory(tmp_path: Path) -> None:

@@ -121,6 +121,16 @@ def test_trains_a_tokenizer_when_none_is_given(material: Material, run_dir: str)
     assert load_model(again.checkpoint).tokenizer.vocab_size == 270
 
 
+def test_an_unknown_model_is_refused_before_a_tokenizer_is_trained(
+    material: Material, run_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import instructgpt_fast.train.pretrain as stage
+
+    monkeypatch.setattr(stage, "open_tokenizer", lambda *_, **__: pytest.fail("trained a tokenizer first"))
+    with pytest.raises(ConfigError, match="tinyy"):
+        pretrain(material, run_dir, model="tinyy")
+
+
 def test_shards_bring_their_tokenizer_or_ask_for_it(material: Material, run_dir: str, tmp_path: Path) -> None:
     prepare(material.text, tmp_path / "shards", material.tokenizer)
     with pytest.raises(ConfigError, match="shards need the tokenizer that made them"):

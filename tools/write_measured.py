@@ -50,7 +50,7 @@ def quickstart() -> list[str]:
         row += ["", "", "", ""] if scores is None else [
             f"{scores['reward']:+.2f} ± {scores['reward_error']:.2f}",
             f"{scores['opinion']:+.2f} ± {scores['opinion_error']:.2f}",
-            f"{scores['kl']:.2f}", f"{scores['length']:.1f}",
+            f"{round(scores['kl'], 2) + 0.0:.2f}", f"{scores['length']:.1f}",
         ]
         rows.append(row)
     accuracy = found["accuracy"]["overall"]
@@ -79,7 +79,9 @@ def stages() -> list[str]:
         for entry in found["rows"]:
             ours = entry["contenders"]["ours"]
             for rival, versus in entry["rivals"].items():
-                goal = f"{versus['goal']:g}x" if "goal" in versus else ""
+                goal = ""
+                if "goal" in versus:
+                    goal = f"{versus['goal']:g}x, {'reached' if versus['speedup'] >= versus['goal'] else 'missed'}"
                 rows.append([
                     stage, str(entry["case"]).removeprefix(f"{stage}: "),
                     f"{ours['tokens_per_second']['median']:,.0f}", rival,

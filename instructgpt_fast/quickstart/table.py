@@ -25,7 +25,8 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
             row += [
                 f"{scores['reward']:+.2f}±{scores['reward_error']:.2f}",
                 f"{scores['opinion']:+.2f}±{scores['opinion_error']:.2f}",
-                f"{scores['kl']:.2f}", f"{scores['length']:.1f}", f"{scores['finished']:.0%}",
+                # Adding 0.0 turns a rounded -0.0 into 0.0.
+                f"{round(scores['kl'], 2) + 0.0:.2f}", f"{scores['length']:.1f}", f"{scores['finished']:.0%}",
             ]
         table.add_row(*row)
     console.print(table)

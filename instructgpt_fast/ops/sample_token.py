@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from instructgpt_fast.ops import _checks, _library
+from instructgpt_fast.ops._philox import SAMPLING_USE, key_of, philox
 
 _forward = torch.ops.instructgpt_fast.sample_token
 
 Number = float | int | Tensor
-
-# What stands in word 3 of the counter, as csrc/device/philox.h has it.
-SAMPLING_USE = 1
 
 
 def sample_token(
@@ -153,22 +151,12 @@ def _exponentials(seeds: Tensor, positions: Tensor, vocab: int) -> Tensor:
     token = torch.arange(vocab, device=seeds.device)
     c0 = ((token // 64) * 16 + token % 16).expand(seeds.shape[0], vocab)
     c1, c2 = (positions & low)[:, None].expand_as(c0), ((positions >> 32) & low)[:, None].expand_as(c0)
-    words = torch.stack(_philox((c0, c1, c2, torch.full_like(c0, SAMPLING_USE)), (seeds & low)[:, None],
-                                ((seeds >> 32) & low)[:, None]))
+    key_low, key_high = key_of(seeds)
+    words = torch.stack(
+        philox((c0, c1, c2, torch.full_like(c0, SAMPLING_USE)), (key_low[:, None], key_high[:, None]))
+    )
     word = words.gather(0, ((token // 16) % 4).expand_as(c0)[None])[0]
     return -torch.log1p(-(word.double() + 0.5) * 2.0**-32)
-
-
-def _philox(counter: tuple[Tensor, ...], key_low: Tensor, key_high: Tensor) -> tuple[Tensor, ...]:
-    """Philox4x32-10 on int64 tensors that hold 32-bit words (Salmon et al. 2011); products wrap as unsigned."""
-    low = 0xFFFFFFFF
-    c0, c1, c2, c3 = counter
-    for _ in range(10):
-        first, second = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (((second >> 32) & low) ^ c1 ^ key_low, second & low,
-                          ((first >> 32) & low) ^ c3 ^ key_high, first & low)
-        key_low, key_high = (key_low + 0x9E3779B9) & low, (key_high + 0xBB67AE85) & low
-    return c0, c1, c2, c3
 
 
 _RULES: dict[str, tuple[str, Callable[[float], bool]]] = {

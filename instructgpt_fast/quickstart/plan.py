@@ -52,7 +52,7 @@ SMALL = Plan(
 )
 LARGE = Plan(
     corpora=("austen", "moby_dick", "bible", "state_of_the_union"), vocab=8192, layers=6, width=320, heads=5,
-    pretrain_steps=2600, story_demonstrations=12000, fact_demonstrations=4000, comparison_prompts=1600, episodes=4096,
+    pretrain_steps=4200, story_demonstrations=12000, fact_demonstrations=4000, comparison_prompts=1600, episodes=4096,
     validation_fraction=0.02, answer_tokens=48,
 )
 LARGE_MINUTES = 60.0

@@ -119,7 +119,7 @@ def ablations() -> list[str]:
     found = read("ablations")
     if found is None:
         return ["Not measured."]
-    return [machine(found) + ".", "", "```", *found["output"], "```"]
+    return [machine(found) + ".", "", "```", *(line.rstrip() for line in found["printed"]), "```"]
 
 
 def readme(text: str) -> str:

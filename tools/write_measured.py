@@ -56,8 +56,8 @@ def quickstart() -> list[str]:
     accuracy = found["accuracy"]["overall"]
     return [
         f"What `make quickstart` ended with on two cores ({found['parameters'] / 1e6:.1f}M parameters, "
-        f"{sum(found['seconds'].values()) / 60:.1f} minutes of training and measuring, run with real-time priority because "
-        "the machine was shared):", "",
+        f"{sum(found['seconds'].values()) / 60:.1f} minutes of training and measuring, run with real-time "
+        "priority because the machine was shared):", "",
         *table(
             ("model", "held-out perplexity", "held-out reward", "labelers' opinion", "KL to SFT, nats", "tokens"), rows,
         ), "",
@@ -93,8 +93,8 @@ def stages() -> list[str]:
     note = [f"Recorded on: {'; '.join(dict.fromkeys(places))}."] if places else []
     return [
         "Whole stages of a 4-layer, 256-wide, 4-head GPT on two cores, contenders interleaved in one run "
-        "(`benchmarks/stages`), all with real-time priority because the machine was shared; memory is the peak above the "
-        "bare import, as a share of the rival's:", "",
+        "(`benchmarks/stages`), all with real-time priority because the machine was shared; memory is the peak above "
+        "the bare import, as a share of the rival's:", "",
         *table(head, ([*row, *[""] * (len(head) - len(row))] for row in rows)), "", *note,
     ]
 

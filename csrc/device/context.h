@@ -6,10 +6,14 @@
 
 namespace igf {
 
+// Counters that a launch may use to find its last block (device/last_block.cuh).
+inline constexpr int kArrivalCounters = 4;
+
 // Where work goes. `stream` is a cudaStream_t; void*, so that callers need no CUDA header.
 struct DeviceContext {
   void* stream;
   int multiprocessors;  // of the current device
+  uint32_t* arrivals;   // [kArrivalCounters] in global memory, zero; for one launch, which leaves them zero
 };
 
 // Element types that kernels read and write.

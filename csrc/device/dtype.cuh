@@ -1,10 +1,16 @@
 // bfloat16 and half as storage types of kernels: 16 bits in memory, float in registers.
 #pragma once
 
+#include "device/words.cuh"
+
+#if defined(IGF_SIMT)
+
+#include "simt/device/dtype.h"
+
+#else
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-
-#include "device/words.cuh"
 
 namespace igf::device {
 
@@ -29,6 +35,18 @@ IGF_DEVICE bfloat16 from_float<bfloat16>(float value) {
 template <>
 IGF_DEVICE half from_float<half>(float value) {
   return __float2half_rn(value);
+}
+
+}  // namespace igf::device
+
+#endif  // IGF_SIMT
+
+namespace igf::device {
+
+// The value as it will be read back after it was stored as T.
+template <typename T>
+IGF_DEVICE float rounded_to(float value) {
+  return to_float(from_float<T>(value));
 }
 
 }  // namespace igf::device

@@ -1,10 +1,7 @@
 // The one way to start a kernel.
 #pragma once
 
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-#include <string>
+#include <cstdint>
 
 #include "device/context.h"
 
@@ -15,7 +12,23 @@ struct LaunchShape {
   int64_t blocks_y;
   int threads_x;
   int threads_y;
+  int64_t shared_bytes = 0;  // of the dynamic block; 1023 are added to stand on 1024
 };
+
+}  // namespace igf::device
+
+#if defined(IGF_SIMT)
+
+#include "simt/device/launch.h"
+
+#else
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace igf::device {
 
 // Starts kernel(arguments...) on the context's stream. Raises std::runtime_error naming the kernel when the launch is
 // refused; an error while it runs shows at a later synchronisation, as with any kernel.
@@ -24,12 +37,25 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
             const Arguments&... arguments) {
   const dim3 grid(static_cast<unsigned>(shape.blocks_x), static_cast<unsigned>(shape.blocks_y));
   const dim3 block(static_cast<unsigned>(shape.threads_x), static_cast<unsigned>(shape.threads_y));
-  kernel<<<grid, block, 0, static_cast<cudaStream_t>(context.stream)>>>(arguments...);
-  const cudaError_t error = cudaGetLastError();
+  constexpr int64_t kAlignment = 1024;
+  constexpr int64_t kWithoutAsking = 48 << 10;  // more dynamic shared memory than this must be asked for
+  const int64_t shared = shape.shared_bytes == 0 ? 0 : shape.shared_bytes + kAlignment - 1;
+  cudaError_t error = cudaSuccess;
+  if (shared > kWithoutAsking) {
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+  }
+  if (error == cudaSuccess) {
+    kernel<<<grid, block, shared, static_cast<cudaStream_t>(context.stream)>>>(arguments...);
+    error = cudaGetLastError();
+  }
   if (error != cudaSuccess) {
     throw std::runtime_error(std::string(name) + ": the launch of " + std::to_string(shape.blocks_x) + " x " +
-                             std::to_string(shape.blocks_y) + " blocks failed: " + cudaGetErrorString(error));
+                             std::to_string(shape.blocks_y) + " blocks of " + std::to_string(shape.threads_x) + " x " +
+                             std::to_string(shape.threads_y) + " threads with " + std::to_string(shared) +
+                             " bytes of dynamic shared memory failed: " + cudaGetErrorString(error));
   }
 }
 
 }  // namespace igf::device
+
+#endif  // IGF_SIMT

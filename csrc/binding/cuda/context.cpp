@@ -24,6 +24,32 @@ int multiprocessors_of(int device) {
   return known[device];
 }
 
+// Zeroed counters for launches that look for their last block. Each launch takes the next place of a ring, so that
+// launches in flight on several streams share one only when there are kPlaces of them.
+uint32_t* next_arrivals(int device) {
+  constexpr uint32_t kPlaces = 4096;
+  struct Ring {
+    uint32_t* counters = nullptr;
+    uint32_t next = 0;
+  };
+  static std::mutex mutex;
+  static std::vector<Ring> rings;  // by device
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (static_cast<size_t>(device) >= rings.size()) rings.resize(device + 1);
+  Ring& ring = rings[device];
+  if (ring.counters == nullptr) {
+    constexpr size_t kBytes = kPlaces * kArrivalCounters * sizeof(uint32_t);
+    void* memory = nullptr;
+    cudaError_t error = cudaMalloc(&memory, kBytes);
+    if (error == cudaSuccess) error = cudaMemset(memory, 0, kBytes);
+    IGF_CHECK(error == cudaSuccess, "device ", device, ": ", kBytes, " bytes of counters: ", cudaGetErrorString(error),
+              "; an op must have run once before it is captured into a CUDA graph");
+    ring.counters = static_cast<uint32_t*>(memory);
+  }
+  ring.next = (ring.next + 1) % kPlaces;
+  return ring.counters + ring.next * kArrivalCounters;
+}
+
 }  // namespace
 
 DeviceContext device_context(const Tensor& tensor) {
@@ -32,7 +58,7 @@ DeviceContext device_context(const Tensor& tensor) {
   const int device = tensor.get_device_index();
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  return {stream, multiprocessors_of(device)};
+  return {stream, multiprocessors_of(device), next_arrivals(device)};
 }
 
 Element element_of(const char* op, const Tensor& tensor) {

@@ -17,7 +17,9 @@
 
 #include <cstdint>
 
-#if defined(_MSC_VER)
+#if defined(__CUDACC__)
+#define IGF_INLINE __host__ __device__ __forceinline__
+#elif defined(_MSC_VER)
 #define IGF_INLINE __forceinline
 #else
 #define IGF_INLINE inline __attribute__((always_inline))

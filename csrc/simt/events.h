@@ -45,11 +45,19 @@ enum class Word : uint8_t {
   kDeviceFence,
   kLetOthersRun,
   kTrap,
-  kCopyAsync,        // cp.async: ptx.h
+  kCopyAsync,
   kCopyCommit,
   kCopyWait,
-  kLoadMatrix,       // ldmatrix
-  kMultiplyMatrix,   // mma.sync
+  kLoadMatrix,
+  kStoreMatrix,
+  kMultiplyMatrix,
+  kNamedBarrierSync,
+  kNamedBarrierArrive,
+  kLoadAcquire,
+  kStoreRelease,
+  kAddAcquireRelease,
+  kAddRelease,
+  kPrefetch,
   kCount
 };
 
@@ -57,7 +65,7 @@ const char* name_of(Word word);
 
 enum class Space : uint8_t { kGlobal, kShared };
 
-// The CUDA thread that speaks.
+// The CUDA thread that speaks. Reached anywhere in the emulator by `speaker()`, core.h.
 struct Who {
   int64_t block_x;
   int64_t block_y;

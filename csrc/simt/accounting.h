@@ -13,34 +13,19 @@
 // Not covered: caches. Whether a second read of a byte comes from L1, L2 or memory is seen in unique_loaded alone.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
+
+#include "simt/events.h"
 
 namespace igf::simt {
 
-enum class Space : uint8_t { kGlobal, kShared };
 enum class Direction : uint8_t { kLoad, kStore, kAtomic };
-
-// Where it was said: a word's file and line, or the program counter of a raw access with line 0.
-struct Place {
-  const void* where;
-  int line;
-  bool operator==(const Place&) const = default;
-};
-
-struct LaneAccess {
-  uint32_t block;   // number in the grid
-  uint32_t thread;  // number in the block
-  Place place;
-  uintptr_t address;
-  uint32_t bytes;
-  Space space;
-  Direction direction;
-  int buffer;  // index in buffers(); -1 in shared memory
-};
 
 struct Flow {
   uint64_t bytes = 0;
@@ -53,60 +38,60 @@ struct BufferTraffic {
   std::string name;
   uintptr_t begin = 0;
   uint64_t size = 0;
-  Flow loads, stores, atomics;
+  std::array<Flow, 3> flows{};  // by Direction
 };
 
+// One line of the source, one direction, one kind of memory.
 struct PlaceTraffic {
-  Place place;
-  Space space;
-  Direction direction;
+  Site site{};       // of a word ...
+  uintptr_t pc = 0;  // ... or where a raw access was made; 0 for words
+  Space space{};
+  Direction direction{};
   uint64_t accesses = 0;  // by warps
   uint64_t bytes = 0;
-  uint64_t cost = 0;   // sectors, or wavefronts
-  uint64_t ideal = 0;  // of the same
+  uint64_t cost = 0;   // sectors in global memory, wavefronts in shared memory
+  uint64_t ideal = 0;  // the least of the same
 };
 
 struct LaunchAccount {
+  LaunchFacts facts{};
   std::string kernel;
-  int64_t grid[2] = {1, 1};
-  int block[2] = {1, 1};
   std::vector<BufferTraffic> buffers;  // those touched
   std::vector<PlaceTraffic> places;
+  std::array<uint64_t, static_cast<size_t>(Word::kCount)> said{};  // barriers, shuffles ...: times a thread said it
   uint64_t wavefronts = 0;
   uint64_t ideal_wavefronts = 0;
 };
 
-// Off until switched on; one launch at a time.
-class Accounting {
+// Accounts every launch while it is the core's observer. A launch that ends with a fault leaves no account.
+class Accounting : public Observer {
  public:
-  bool on() const { return on_; }
-  void switch_to(bool on) { on_ = on; }
+  Accounting();
+  ~Accounting() override;
+  void launch_begins(const LaunchFacts& launch) override;
+  void accessed(const Who& who, const Access& access) override;
+  void said(const Who& who, Word word, Site site) override;
+  void launch_ends(const LaunchFacts& launch, const char* fault) override;
 
-  void begin_launch(const std::string& kernel, int64_t grid_x, int64_t grid_y, int threads_x, int threads_y);
-  void access(const LaneAccess& access);
-  void block_ended(uint32_t block);
-  void end_launch();
-
-  std::vector<LaunchAccount>& launches() { return launches_; }
+  // The accounts since the last call.
+  std::vector<LaunchAccount> take() { return std::exchange(launches_, {}); }
 
  private:
   struct Group;
   struct Visits;
   using Warp = std::vector<std::unique_ptr<Visits>>;  // by place
-  using Block = std::vector<Warp>;
 
-  uint32_t place_of(const LaneAccess& access);
-  void settle(const Group& group, uint32_t place);
+  uint32_t place_of(const Access& access);
+  void settle(const Group& group, PlaceTraffic& place);
   void settle_global(const Group& group, PlaceTraffic& place);
   void settle_shared(const Group& group, PlaceTraffic& place);
-  void touch(const Group& group, int lane, Direction direction);
+  void touch(const Group& group, size_t lane, Direction direction);
 
-  bool on_ = false;
   uint32_t threads_ = 0;  // of a block of the present launch
   LaunchAccount now_;
-  std::vector<BufferTraffic> traffic_;          // by buffer
-  std::vector<std::vector<uint8_t>> touched_;   // by buffer and byte: one bit a direction
-  std::unordered_map<uint32_t, Block> running_;
+  std::vector<BufferTraffic> traffic_;         // by buffer
+  std::vector<std::vector<uint8_t>> touched_;  // by buffer and byte: one bit a direction
+  std::vector<Warp> warps_;                    // of all blocks
   std::unordered_map<uint64_t, std::vector<uint32_t>> known_places_;
   std::vector<LaunchAccount> launches_;
 };

@@ -75,7 +75,7 @@ struct Who {
   int lane;       // thread % 32
 };
 
-// One access of one thread by a word (raw accesses to global memory are told too, to shared memory not).
+// One access of one thread, by a word or raw (raw ones to global and to shared memory, not those to a thread's own stack).
 struct Access {
   Word word;
   Space space;
@@ -83,6 +83,7 @@ struct Access {
   uint32_t bytes;
   Site site;             // {nullptr, 0} for raw accesses
   const Buffer* buffer;  // null in shared memory
+  uintptr_t pc = 0;      // of raw accesses: where the instrumentation was called from
 };
 
 struct LaunchFacts {

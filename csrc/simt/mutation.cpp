@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstdlib>
+
+#include "simt/buffers.h"
 
 namespace igf::simt {
 
@@ -11,16 +15,54 @@ constexpr std::array<const char*, kMutations> kNames = {
     "none",       "drop_barrier", "drop_warp_barrier", "drop_fence",  "drop_wait",
     "drop_store", "drop_atomic",  "shift_load",        "shift_store", "shuffle_wrong_lane"};
 
+bool is_store(Word word) { return mutation_of(word) == Mutation::kDropStore; }
+
 }  // namespace
 
 const char* name_of(Mutation kind) { return kNames[static_cast<size_t>(kind)]; }
 
-Mutation mutation_called(const std::string& name) {
+Mutation mutation_called(std::string_view name) {
   const auto found = std::find(kNames.begin(), kNames.end(), name);
   return found == kNames.end() ? Mutation::kNone : static_cast<Mutation>(found - kNames.begin());
 }
 
-void Mutations::choose(Mutation kind, const std::string& place) {
+Mutation mutation_of(Word word) {
+  switch (word) {
+    case Word::kBlockBarrier:
+    case Word::kBlockBarrierOr:
+    case Word::kBlockBarrierCount:
+    case Word::kNamedBarrierSync:
+    case Word::kNamedBarrierArrive: return Mutation::kDropBarrier;
+    case Word::kWarpBarrier: return Mutation::kDropWarpBarrier;
+    case Word::kBlockFence:
+    case Word::kDeviceFence: return Mutation::kDropFence;
+    case Word::kCopyWait: return Mutation::kDropWait;
+    case Word::kStore:
+    case Word::kStoreOnce:
+    case Word::kStoreMatrix:
+    case Word::kStoreRelease: return Mutation::kDropStore;
+    case Word::kAtomicAdd:
+    case Word::kAtomicMax:
+    case Word::kAtomicMin:
+    case Word::kAtomicExchange:
+    case Word::kAtomicOr:
+    case Word::kAddAcquireRelease:
+    case Word::kAddRelease: return Mutation::kDropAtomic;
+    case Word::kLoad:
+    case Word::kLoadOnce:
+    case Word::kLoadSharedByBlocks:
+    case Word::kLoadAcquire:
+    case Word::kLoadMatrix:
+    case Word::kCopyAsync: return Mutation::kShiftLoad;
+    case Word::kShuffle:
+    case Word::kShuffleXor:
+    case Word::kShuffleUp:
+    case Word::kShuffleDown: return Mutation::kShuffleWrongLane;
+    default: return Mutation::kNone;
+  }
+}
+
+void SiteMutator::choose(Mutation kind, const std::string& place) {
   const size_t colon = place.rfind(':');
   chosen_ = kind;
   file_ = place.substr(0, colon);
@@ -28,55 +70,89 @@ void Mutations::choose(Mutation kind, const std::string& place) {
   applied_ = 0;
 }
 
-void Mutations::record(bool on) {
+void SiteMutator::record(bool on) {
   recording_ = on;
   seen_.clear();
 }
 
-bool Mutations::is_chosen(const char* file) {
+bool SiteMutator::dropped(const Who&, Word word, Site site) {
+  const Mutation kind = mutation_of(word);
+  if (kind == Mutation::kNone || kind == Mutation::kShiftLoad || kind == Mutation::kShuffleWrongLane) return false;
+  if (!strikes(kind, site)) return false;
+  ++applied_;
+  return true;
+}
+
+uintptr_t SiteMutator::address(const Who&, const Access& access) {
+  const Mutation kind = is_store(access.word) ? Mutation::kShiftStore : Mutation::kShiftLoad;
+  if (!is_store(access.word) && mutation_of(access.word) != Mutation::kShiftLoad) return access.address;
+  if (!strikes(kind, access.site)) return access.address;
+  uintptr_t moved = access.address;
+  if (access.buffer == nullptr) {
+    moved ^= access.bytes;  // shared memory: the other one of a pair
+  } else if (access.address + 2 * access.bytes <= access.buffer->end) {
+    moved += access.bytes;
+  } else if (access.address >= access.buffer->begin + access.bytes) {
+    moved -= access.bytes;
+  }
+  if (moved != access.address) ++applied_;
+  return moved;
+}
+
+int SiteMutator::source_lane(const Who&, Word, Site site, int source, uint32_t lanes) {
+  if (!strikes(Mutation::kShuffleWrongLane, site)) return source;
+  const uint32_t others = lanes & ~(1u << source);
+  if (others == 0) return source;
+  ++applied_;
+  const int neighbour = source ^ 1;
+  return ((others >> neighbour) & 1) != 0 ? neighbour : std::countr_zero(others);
+}
+
+bool SiteMutator::strikes(Mutation kind, Site site) {
+  if (site.file == nullptr) return false;  // a raw access
+  if (recording_) note(kind, site);
+  return kind == chosen_ && site.line == line_ && is_chosen(site.file);
+}
+
+bool SiteMutator::is_chosen(const char* file) const {
   const std::string_view said = file;
   if (!said.ends_with(file_)) return false;
   return said.size() == file_.size() || said[said.size() - file_.size() - 1] == '/';
 }
 
-void Mutations::note(Mutation kind, const char* file, int line) {
-  const size_t index = static_cast<size_t>(line) * kMutations + static_cast<size_t>(kind);
+void SiteMutator::note(Mutation kind, Site site) {
+  const size_t index = static_cast<size_t>(site.line) * kMutations + static_cast<size_t>(kind);
   if (index >= seen_.size()) seen_.resize(index + 1);
-  for (Seen& seen : seen_[index]) {
-    if (seen.file == file) {
-      ++seen.visits;
+  for (Visits& visits : seen_[index]) {
+    if (visits.file == site.file) {
+      ++visits.count;
       return;
     }
   }
-  seen_[index].push_back({file, 1});
+  seen_[index].push_back({site.file, 1});
 }
 
-std::vector<MutationSite> Mutations::sites() const {
-  std::vector<MutationSite> all;
+std::vector<SiteMutator::Seen> SiteMutator::sites() const {
+  std::vector<Seen> all;
   for (size_t index = 0; index < seen_.size(); ++index) {
-    for (const Seen& seen : seen_[index]) {
+    for (const Visits& visits : seen_[index]) {
       const Mutation kind = static_cast<Mutation>(index % kMutations);
-      const std::string place = std::string(seen.file) + ":" + std::to_string(index / kMutations);
-      const auto same = [&](const MutationSite& other) { return other.kind == kind && other.place == place; };
+      const std::string place = std::string(visits.file) + ":" + std::to_string(index / kMutations);
+      const auto same = [&](const Seen& other) { return other.kind == kind && other.place == place; };
       const auto found = std::find_if(all.begin(), all.end(), same);  // one header, compiled into several files
       if (found == all.end()) {
-        all.push_back({kind, place, seen.visits});
+        all.push_back({kind, place, visits.count});
       } else {
-        found->visits += seen.visits;
+        found->visits += visits.count;
       }
     }
   }
   return all;
 }
 
-Mutations& mutations() {
-  static Mutations instance;
+SiteMutator& site_mutator() {
+  static SiteMutator instance;
   return instance;
-}
-
-uintptr_t shifted(uintptr_t address, size_t bytes, uintptr_t begin, uintptr_t end) {
-  if (address + 2 * bytes <= end) return address + bytes;
-  return address >= begin + bytes ? address - bytes : address;
 }
 
 }  // namespace igf::simt

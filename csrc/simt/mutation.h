@@ -1,4 +1,4 @@
-// Breaking a kernel on purpose: one word at one place in the source does not do what it says, everything else does.
+// Breaking a kernel on purpose: the words said at one place in the source do not do what they say, all others do.
 //
 // A test that passes over a broken kernel tests nothing. The emulator breaks the word itself, so nothing is compiled
 // anew, kernels carry no switches, and every place that a clean run has reported can be broken in turn.
@@ -7,7 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "simt/events.h"
 
 namespace igf::simt {
 
@@ -18,59 +21,55 @@ enum class Mutation : uint8_t {
   kDropFence,         // block_fence and device_fence order nothing
   kDropWait,          // a wait for asynchronous copies returns at once
   kDropStore,         // a store does not reach memory
-  kDropAtomic,        // an atomic operation returns what is there and changes nothing
-  kShiftLoad,         // a load reads the neighbouring element, the one before at the end of the buffer
+  kDropAtomic,        // an atomic operation changes nothing and gives zero
+  kShiftLoad,         // a load reads the neighbouring element: the next one, the one before at the end of the buffer
   kShiftStore,        // a store writes there
   kShuffleWrongLane,  // a shuffle brings the value of the source's neighbour
 };
-inline constexpr int kMutations = 10;
+inline constexpr size_t kMutations = 10;
 
-const char* name_of(Mutation kind);             // "drop_barrier"
-Mutation mutation_called(const std::string&);   // kNone for a name that is none
+const char* name_of(Mutation kind);                  // "drop_barrier"
+Mutation mutation_called(std::string_view name);     // kNone for a name that is none
+Mutation mutation_of(Word word);                     // how the word is broken; kNone for what is not
 
-struct MutationSite {
-  Mutation kind;
-  std::string place;  // "csrc/device/reductions.cuh:57"
-  uint64_t visits;    // by threads
-};
-
-class Mutations {
+// Breaks the one place chosen, and collects the places that could be.
+class SiteMutator : public Mutator {
  public:
-  // What to break, kNone for nothing: `place` is a site's text or the end of one ("reductions.cuh:57").
-  void choose(Mutation kind, const std::string& place);
-  // Collects the places where words are said.
-  void record(bool on);
-  std::vector<MutationSite> sites() const;
-  uint64_t applied() const { return applied_; }  // how often since choose()
+  struct Seen {
+    Mutation kind;
+    std::string place;  // "csrc/device/reductions.cuh:57"
+    uint64_t visits;    // by threads
+  };
 
-  // Said by every word that can be broken: notes the place; true when the word is to be broken here and now.
-  bool strikes(Mutation kind, const char* file, int line) {
-    if (recording_) note(kind, file, line);
-    if (kind != chosen_ || line != line_ || !is_chosen(file)) return false;
-    ++applied_;
-    return true;
-  }
+  // What to break, kNone for nothing: `place` is what sites() says or the end of it ("reductions.cuh:57").
+  void choose(Mutation kind, const std::string& place);
+  // Starts to collect places, from none.
+  void record(bool on);
+  std::vector<Seen> sites() const;
+  // How often a word has been broken so that it made a difference to what it does, since choose().
+  uint64_t applied() const { return applied_; }
+
+  bool dropped(const Who& who, Word word, Site site) override;
+  uintptr_t address(const Who& who, const Access& access) override;
+  int source_lane(const Who& who, Word word, Site site, int source, uint32_t lanes) override;
 
  private:
-  struct Seen {
+  struct Visits {
     const char* file;
-    uint64_t visits;
+    uint64_t count;
   };
-  bool is_chosen(const char* file);
-  void note(Mutation kind, const char* file, int line);
+  bool strikes(Mutation kind, Site site);
+  bool is_chosen(const char* file) const;
+  void note(Mutation kind, Site site);
 
   Mutation chosen_ = Mutation::kNone;
   std::string file_;
   int line_ = 0;
   uint64_t applied_ = 0;
   bool recording_ = false;
-  std::vector<std::vector<Seen>> seen_;  // by line * kMutations + kind
+  std::vector<std::vector<Visits>> seen_;  // by line * kMutations + kind
 };
 
-Mutations& mutations();
-
-// Where a shifted access of `bytes` at `address` goes: to the next element of its size within [begin, end), else to the
-// one before, else nowhere else.
-uintptr_t shifted(uintptr_t address, size_t bytes, uintptr_t begin, uintptr_t end);
+SiteMutator& site_mutator();
 
 }  // namespace igf::simt

@@ -1,0 +1,73 @@
+#include "simt/mma.h"
+
+#include <bit>
+#include <cmath>
+
+namespace igf::simt {
+namespace {
+
+constexpr int kM = 16, kN = 8, kK = 16;
+
+float from_bfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+float from_half(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fu;
+  const uint32_t fraction = bits & 0x3ffu;
+  if (exponent == 0) {  // zero or subnormal: fraction / 2^24
+    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
+  }
+  const uint32_t wide = exponent == 0x1fu ? 0xffu : exponent + 112;  // the biases are 15 and 127
+  return std::bit_cast<float>(sign | (wide << 23) | (fraction << 13));
+}
+
+float element(MmaInput input, uint32_t pair, int half) {
+  const uint16_t bits = static_cast<uint16_t>(pair >> (16 * half));
+  return input == MmaInput::kBfloat16 ? from_bfloat16(bits) : from_half(bits);
+}
+
+}  // namespace
+
+void mma_m16n8k16(MmaInput input, MmaOperands& operands) {
+  float a[kM][kK], b[kK][kN];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int half = 0; half < 2; ++half) {
+      for (int i = 0; i < 4; ++i) {
+        const Place at = place_in_a(lane, i, half);
+        a[at.row][at.column] = element(input, operands.a[lane][i], half);
+      }
+      for (int i = 0; i < 2; ++i) {
+        const Place at = place_in_b(lane, i, half);
+        b[at.row][at.column] = element(input, operands.b[lane][i], half);
+      }
+    }
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const Place at = place_in_c(lane, i);
+      float sum = operands.sums[lane][i];
+      for (int k = 0; k < kK; ++k) sum = std::fma(a[at.row][k], b[k][at.column], sum);
+      operands.sums[lane][i] = sum;
+    }
+  }
+}
+
+void matrix_to_registers(const uint16_t (&matrix)[8][8], bool transposed, uint32_t (&registers)[kLanes]) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const Place low = place_in_8x8(lane, 0, transposed);
+    const Place high = place_in_8x8(lane, 1, transposed);
+    registers[lane] = matrix[low.row][low.column] | static_cast<uint32_t>(matrix[high.row][high.column]) << 16;
+  }
+}
+
+void registers_to_matrix(const uint32_t (&registers)[kLanes], bool transposed, uint16_t (&matrix)[8][8]) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const Place low = place_in_8x8(lane, 0, transposed);
+    const Place high = place_in_8x8(lane, 1, transposed);
+    matrix[low.row][low.column] = static_cast<uint16_t>(registers[lane]);
+    matrix[high.row][high.column] = static_cast<uint16_t>(registers[lane] >> 16);
+  }
+}
+
+}  // namespace igf::simt

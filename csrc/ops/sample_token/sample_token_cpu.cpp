@@ -7,21 +7,24 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "cpu/clones.h"
 #include "cpu/lane_sum.h"
 #include "cpu/parallel.h"
 #include "cpu/scalar.h"
-#include "device/math.h"
-#include "device/philox.h"
 
 namespace igf {
 namespace {
 
-constexpr int kTile = 64;
-constexpr int kLanes = 16;
-constexpr int64_t kBlock = 1024;  // tokens whose masses are added in float before double takes over
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+using sampling::Controls;
+using sampling::kInfinity;
+using sampling::kTile;
+using sampling::Stream;
+
+constexpr int kLanes = sampling::kTileBlocks;
+constexpr int64_t kBlock = 1024;  // tokens whose weights are added in float before double takes over
 
 // What one thread needs for a row.
 struct Scratch {
@@ -32,24 +35,17 @@ struct Scratch {
         weights(new float[tiles * kTile]),
         values(new float[tiles * kTile]),
         tokens(new int32_t[tiles * kTile]),
-        largest(new float[tiles]),
-        heaviest(new float[tiles]) {}
+        largest(new float[tiles]) {}
 
   int64_t vocab, tiles;
-  std::unique_ptr<float[]> scores, weights;    // s and exp(s - largest s); -inf and 0 beyond the vocabulary
-  std::unique_ptr<float[]> values;             // candidates for a threshold, later the kept weights
-  std::unique_ptr<int32_t[]> tokens;           // whose weights `values` holds
-  std::unique_ptr<float[]> largest, heaviest;  // of each tile: greatest score, greatest weight
-};
-
-// Where in key and counter a row's numbers come from.
-struct Stream {
-  philox::Key key;
-  uint32_t position_low, position_high;
+  std::unique_ptr<float[]> scores, weights;  // s and exp(s - largest s); -inf and 0 beyond the vocabulary
+  std::unique_ptr<float[]> values;           // candidates for a threshold, later the listed scores
+  std::unique_ptr<int32_t[]> tokens;         // whose scores `values` holds
+  std::unique_ptr<float[]> largest;          // score of each tile
 };
 
 struct Best {
-  float score;
+  double key;
   int64_t token;
 };
 
@@ -62,16 +58,12 @@ IGF_INLINE bool scale_body(const T* logits, float* scores, int64_t count, float 
     bad |= !(s < kInfinity);
   }
   if (temperature != 1.0f) {  // a division by 1 costs as much as any other
-    for (int64_t i = 0; i < count; ++i) {
-      const float s = scores[i] / temperature;
-      scores[i] = s;
-      bad |= !(s < kInfinity);
-    }
+    for (int64_t i = 0; i < count; ++i) scores[i] /= temperature;
   }
   return bad == 0;
 }
 
-// scores = logits / temperature; false when one is NaN or +inf.
+// scores = logits / temperature; false when a logit is NaN or +inf.
 IGF_CLONES bool scale(const float* logits, float* scores, int64_t count, float temperature) {
   return scale_body(logits, scores, count, temperature);
 }
@@ -90,7 +82,7 @@ bool penalise(const T* logits, const int64_t* history, int64_t length, float pen
     if (token >= row.vocab) return false;
     if (token < 0) continue;
     const float s = static_cast<float>(logits[token]);
-    row.scores[token] = (s > 0.0f ? s / penalty : s * penalty) / temperature;
+    row.scores[token] = sampling::penalised(s, penalty) / temperature;
   }
   return true;
 }
@@ -123,23 +115,17 @@ IGF_CLONES double exponentials(const float* scores, float largest, float* weight
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t end = std::min(count, begin + kBlock);
-    for (int64_t i = begin; i < end; ++i) weights[i] = math::exp(scores[i] - largest);
+    for (int64_t i = begin; i < end; ++i) weights[i] = sampling::weight_of(scores[i], largest);
     const float* block = weights + begin;
     total += lane_sum<float>(end - begin, [=](int64_t i) { return block[i]; });
   }
   return total;
 }
 
-// The sum of those weights that are above the threshold.
-IGF_CLONES double mass_above(const float* weights, int64_t count, float threshold) {
-  double mass = 0;
-  for (int64_t begin = 0; begin < count; begin += kBlock) {
-    const float* block = weights + begin;
-    mass += lane_sum<float>(std::min(kBlock, count - begin), [=](int64_t i) {
-      const float weight = block[i];
-      return weight > threshold ? weight : 0.0f;
-    });
-  }
+// The mass of tokens with these weights.
+IGF_CLONES uint64_t mass_of_all(const float* weights, int64_t count) {
+  uint64_t mass = 0;
+  for (int64_t i = 0; i < count; ++i) mass += sampling::mass_of(weights[i]);
   return mass;
 }
 
@@ -165,67 +151,79 @@ float kth_largest(Scratch& row, int64_t k) {
   return candidates[k - 1];
 }
 
-// Lists the tokens with score >= least_score and weight >= least_weight, in their order; returns how many.
-int64_t gather(Scratch& row, float least_score, float least_weight) {
+// Lists the tokens with score >= least_score and score - largest >= least_gap, in their order; returns how many.
+int64_t gather(Scratch& row, float largest, float least_score, float least_gap) {
   int64_t count = 0;
   for (int64_t t = 0; t < row.tiles; ++t) {
-    if (row.largest[t] < least_score || row.heaviest[t] < least_weight) continue;
+    if (row.largest[t] < least_score || row.largest[t] - largest < least_gap) continue;
     const int64_t end = std::min(row.vocab, (t + 1) * kTile);
     for (int64_t v = t * kTile; v < end; ++v) {
-      row.values[count] = row.weights[v];
+      const float score = row.scores[v];
+      row.values[count] = score;
       row.tokens[count] = static_cast<int32_t>(v);
-      count += (row.scores[v] >= least_score) & (row.weights[v] >= least_weight);
+      count += (score >= least_score) & (score - largest >= least_gap);
     }
   }
   return count;
 }
 
-// Keeps of the listed tokens those with weight >= least_weight; returns how many.
-int64_t drop_lighter(Scratch& row, int64_t listed, float least_weight) {
+// Keeps of the listed tokens those with score >= least_score and score - largest >= least_gap; returns how many.
+int64_t drop_lighter(Scratch& row, int64_t listed, float largest, float least_score, float least_gap) {
   int64_t count = 0;
   for (int64_t i = 0; i < listed; ++i) {
-    const float weight = row.values[i];
-    row.values[count] = weight;
+    const float score = row.values[i];
+    row.values[count] = score;
     row.tokens[count] = row.tokens[i];
-    count += weight >= least_weight;
+    count += (score >= least_score) & (score - largest >= least_gap);
   }
   return count;
 }
 
-// The least weight that top-p keeps: the least t with mass_above(t) < target, which is the weight of a token. Found by
-// bisection over the bit patterns between `below`, known to be too small, and 1, the best token's weight, always kept.
-float nucleus(const float* weights, int64_t count, double target, float below) {
-  uint32_t low = bits_from_float(below), high = bits_from_float(1.0f);
-  while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    (mass_above(weights, count, float_from_bits(middle)) < target ? high : low) = middle;
+// The least score that top-p keeps among the listed: the least one with a mass above it that is less than the target.
+// The bin it lies in is found from the bins' masses; only the tokens in that bin are sorted.
+float nucleus(const Scratch& row, int64_t listed, float largest, uint64_t target) {
+  std::vector<uint64_t> masses(sampling::kBins, 0);
+  for (int64_t i = 0; i < listed; ++i) {
+    masses[sampling::bin_of(row.values[i], largest)] += sampling::mass_of(row.weights[row.tokens[i]]);
   }
-  return float_from_bits(high);
-}
-
-IGF_INLINE uint32_t block_of(uint32_t token) { return token / kTile * kLanes + token % kLanes; }
-
-IGF_INLINE philox::Block block_at(const Stream& stream, uint32_t index) {
-  return philox::draw({index, stream.position_low, stream.position_high, philox::kSampling}, stream.key);
+  uint64_t above = 0;
+  uint32_t bin = 0;
+  while (above + masses[bin] < target) above += masses[bin++];
+  std::vector<std::pair<float, uint32_t>> inside;  // score, mass
+  for (int64_t i = 0; i < listed; ++i) {
+    if (sampling::bin_of(row.values[i], largest) == bin) {
+      inside.emplace_back(row.values[i], sampling::mass_of(row.weights[row.tokens[i]]));
+    }
+  }
+  std::sort(inside.begin(), inside.end(), std::greater<>());
+  float least = inside[0].first;
+  for (const auto& [score, mass] : inside) {
+    if (score < least && above >= target) break;  // not for an equal of the last one
+    least = score;
+    above += mass;
+  }
+  return least;
 }
 
 // Lets one token run.
-IGF_INLINE void run(Best& best, float weight, uint32_t word, int64_t token) {
-  const float score = weight / math::log1p(philox::unit(word) / philox::unit_complement(word));
-  if (score > best.score || (score == best.score && token < best.token)) best = {score, token};
+IGF_INLINE void run(Best& best, float score, uint32_t word, int64_t token) {
+  const double key = sampling::race_key(score, word);
+  if (key > best.key || (key == best.key && token < best.token)) best = {key, token};
 }
 
-// The gate: E >= u, so a token can only win with a weight above u times the best score. A little lower, so that rounding
-// never shuts out a winner.
-IGF_INLINE float gate(const Best& best) { return best.score * 0.9999f; }
+// A token can only win with a weight above u times this. A little lower, so that rounding never shuts out a winner.
+IGF_INLINE float gate(const Best& best, float largest) {
+  return static_cast<float>(std::exp(best.key - static_cast<double>(largest)) * 0.9999);
+}
 
-IGF_CLONES Best race_all(const float* weights, int64_t tiles, const Stream& stream, Best best) {
+IGF_CLONES Best race_all(const float* scores, const float* weights, int64_t tiles, float largest, const Stream& stream,
+                         Best best) {
   alignas(64) uint32_t words[kTile];
-  float bar = gate(best);
+  float bar = gate(best, largest);
   for (int64_t t = 0; t < tiles; ++t) {
     const float* w = weights + t * kTile;
     for (int l = 0; l < kLanes; ++l) {
-      const philox::Block block = block_at(stream, static_cast<uint32_t>(t * kLanes + l));
+      const philox::Block block = sampling::block_at(stream, static_cast<uint32_t>(t * kLanes + l));
       words[l] = block.w0;
       words[l + 16] = block.w1;
       words[l + 32] = block.w2;
@@ -235,83 +233,71 @@ IGF_CLONES Best race_all(const float* weights, int64_t tiles, const Stream& stre
     for (int i = 0; i < kTile; ++i) contenders |= w[i] > philox::unit(words[i]) * bar;
     if (contenders == 0) continue;
     for (int i = 0; i < kTile; ++i) {
-      if (w[i] > philox::unit(words[i]) * bar) run(best, w[i], words[i], t * kTile + i);
+      if (w[i] > philox::unit(words[i]) * bar) run(best, scores[t * kTile + i], words[i], t * kTile + i);
     }
-    bar = gate(best);
+    bar = gate(best, largest);
   }
   return best;
 }
 
-IGF_CLONES Best race_listed(const float* weights, const int32_t* tokens, int64_t count, const Stream& stream, Best best) {
+IGF_CLONES Best race_listed(const float* scores, const float* weights, const int32_t* tokens, int64_t count,
+                            float largest, const Stream& stream, Best best) {
   alignas(64) uint32_t words[kLanes];
+  float bar = gate(best, largest);
   for (int64_t begin = 0; begin < count; begin += kLanes) {
     const int width = static_cast<int>(std::min<int64_t>(kLanes, count - begin));
     for (int l = 0; l < width; ++l) {
       const uint32_t token = static_cast<uint32_t>(tokens[begin + l]);
-      const philox::Block block = block_at(stream, block_of(token));
-      const uint32_t which = token / kLanes % 4;
+      const philox::Block block = sampling::block_at(stream, sampling::block_of(token));
+      const uint32_t which = sampling::word_of(token);
       words[l] = which == 0 ? block.w0 : which == 1 ? block.w1 : which == 2 ? block.w2 : block.w3;
     }
     for (int l = 0; l < width; ++l) {
-      const float weight = weights[begin + l];
-      if (weight > philox::unit(words[l]) * gate(best)) run(best, weight, words[l], tokens[begin + l]);
+      const int32_t token = tokens[begin + l];
+      if (weights[token] > philox::unit(words[l]) * bar) {
+        run(best, scores[token], words[l], token);
+        bar = gate(best, largest);
+      }
     }
   }
   return best;
 }
 
-struct Parameters {
-  float temperature, top_p, min_p, penalty;
-  int64_t top_k;
-};
-
-// False when a parameter is out of its range; NaN always is.
-bool read(const float* p, Parameters& out) {
-  const auto within = [](float x, float low, float high) { return x >= low && x <= high; };
-  const float most = std::numeric_limits<float>::max();
-  if (!within(p[kTemperature], 0.0f, most) || !within(p[kTopK], 0.0f, most) || !within(p[kTopP], 0.0f, 1.0f) ||
-      !within(p[kMinP], 0.0f, 1.0f) || !within(p[kRepetitionPenalty], 0.0f, most) || p[kRepetitionPenalty] == 0.0f) {
-    return false;
-  }
-  const float top_k = std::min(p[kTopK], 0x1p30f);  // more than any vocabulary, and an integer
-  out = {p[kTemperature], p[kTopP], p[kMinP], p[kRepetitionPenalty], static_cast<int64_t>(top_k)};
-  return true;
-}
-
-// What steps 3 to 5 keep: the tokens with score >= least_score and weight >= least_weight. The first `listed` entries of
-// row.values and row.tokens hold all of them, and maybe lighter ones; -1: nothing is cut away and nothing listed.
+// What steps 3 to 5 keep: the tokens with score >= least_score and score - largest >= least_gap. The first `listed`
+// entries of row.tokens hold all of them, and maybe lighter ones; -1: nothing is cut away and nothing listed.
 struct Kept {
   int64_t listed = -1;
   float least_score = -kInfinity;
-  float least_weight = 0.0f;
+  float least_gap = -kInfinity;
 };
 
-Kept cut(Scratch& row, const Parameters& p, double total) {
-  const bool by_rank = p.top_k > 0 && p.top_k < row.vocab, by_mass = p.top_p < 1.0f;
-  Kept kept;
-  if (!by_rank && !by_mass && p.min_p == 0.0f) return kept;
-  tile_maxima(row.weights.get(), row.tiles, row.heaviest.get());
-  float below = 0.0f;
-  if (by_rank) {
-    kept.least_score = kth_largest(row, p.top_k);
-  } else if (by_mass) {
-    // All tokens lighter than this weigh less than 1 - top_p together, so each of them is cut.
-    below = static_cast<float>(0.999 * (1.0 - p.top_p) * total / static_cast<double>(row.vocab));
-  }
-  kept.listed = gather(row, kept.least_score, by_mass ? below : p.min_p);
-  kept.least_weight = p.min_p;
+Kept cut(Scratch& row, const Controls& controls, float largest, double total) {
+  const bool by_rank = controls.top_k > 0 && controls.top_k < row.vocab, by_mass = controls.top_p < 1.0f;
+  Kept kept{-1, -kInfinity, controls.least_gap};
+  if (!by_rank && !by_mass && kept.least_gap == -kInfinity) return kept;
+  if (by_rank) kept.least_score = kth_largest(row, controls.top_k);
+  float listed_gap = kept.least_gap;
   if (by_mass) {
-    const double mass = by_rank ? mass_above(row.values.get(), kept.listed, 0.0f) : total;
-    kept.least_weight = std::max(p.min_p, nucleus(row.values.get(), kept.listed, p.top_p * mass, below));
+    listed_gap = by_rank ? -kInfinity : sampling::lightest_gap(controls.top_p, static_cast<float>(total), row.vocab);
+  }
+  kept.listed = gather(row, largest, kept.least_score, listed_gap);
+  if (by_mass) {
+    uint64_t mass = 0;
+    if (by_rank) {
+      for (int64_t i = 0; i < kept.listed; ++i) mass += sampling::mass_of(row.weights[row.tokens[i]]);
+    } else {
+      mass = mass_of_all(row.weights.get(), row.vocab);
+    }
+    kept.least_score = nucleus(row, kept.listed, largest, sampling::target_mass(controls.top_p, mass));
   }
   return kept;
 }
 
-IGF_CLONES void zero_dropped(const float* scores, float* weights, int64_t count, const Kept& kept) {
-  const float least_score = kept.least_score, least_weight = kept.least_weight;
+IGF_CLONES void zero_dropped(const float* scores, float* weights, int64_t count, float largest, const Kept& kept) {
+  const float least_score = kept.least_score, least_gap = kept.least_gap;
   for (int64_t i = 0; i < count; ++i) {
-    const float weight = weights[i];
-    weights[i] = (scores[i] >= least_score) & (weight >= least_weight) ? weight : 0.0f;
+    const float score = scores[i], weight = weights[i];
+    weights[i] = (score >= least_score) & (score - largest >= least_gap) ? weight : 0.0f;
   }
 }
 
@@ -320,43 +306,43 @@ int64_t best_token(const Scratch& row, float largest) {
   return std::find(row.scores.get() + tile * kTile, row.scores.get() + row.vocab, largest) - row.scores.get();
 }
 
-int64_t draw(Scratch& row, const Parameters& p, const Stream& stream, int64_t favourite, double total) {
-  if (p.temperature == 0.0f) return favourite;
-  const Kept kept = cut(row, p, total);
+int64_t draw(Scratch& row, const Controls& controls, const Stream& stream, float largest, double total) {
+  const int64_t favourite = best_token(row, largest);
+  if (controls.greedy) return favourite;
+  const Kept kept = cut(row, controls, largest, total);
   // The favourite runs first: most of the others then fail at the gate.
-  const philox::Block block = block_at(stream, block_of(static_cast<uint32_t>(favourite)));
+  const philox::Block block = sampling::block_at(stream, sampling::block_of(static_cast<uint32_t>(favourite)));
   const uint32_t words[4] = {block.w0, block.w1, block.w2, block.w3};
-  Best best{0.0f, favourite};
-  run(best, 1.0f, words[favourite / kLanes % 4], favourite);
+  Best best{-std::numeric_limits<double>::infinity(), favourite};
+  run(best, largest, words[sampling::word_of(static_cast<uint32_t>(favourite))], favourite);
   // A listed token costs about five times one among all, whose blocks of random numbers serve four tokens each.
   if (kept.listed >= 0 && kept.listed < row.vocab / 5) {
-    const int64_t count = drop_lighter(row, kept.listed, kept.least_weight);
-    return race_listed(row.values.get(), row.tokens.get(), count, stream, best).token;
+    const int64_t count = drop_lighter(row, kept.listed, largest, kept.least_score, kept.least_gap);
+    return race_listed(row.scores.get(), row.weights.get(), row.tokens.get(), count, largest, stream, best).token;
   }
-  if (kept.listed >= 0) zero_dropped(row.scores.get(), row.weights.get(), row.tiles * kTile, kept);
-  return race_all(row.weights.get(), row.tiles, stream, best).token;
+  if (kept.listed >= 0) zero_dropped(row.scores.get(), row.weights.get(), row.tiles * kTile, largest, kept);
+  return race_all(row.scores.get(), row.weights.get(), row.tiles, largest, stream, best).token;
 }
 
 template <typename T>
-void sample_row(const SampleTokenArguments<T>& a, int64_t r, Scratch& row) {
+void sample_row(const SampleTokenArguments& a, int64_t r, Scratch& row) {
   a.tokens[r] = -1;
   a.logprobs[r] = std::numeric_limits<float>::quiet_NaN();
-  Parameters p;
-  if (!read(a.parameters + r * a.parameter_stride, p)) return;
-  const float temperature = p.temperature == 0.0f ? 1.0f : p.temperature;
-  const T* logits = a.logits + r * a.vocab;
-  if (!scale(logits, row.scores.get(), a.vocab, temperature)) return;
-  if (a.history != nullptr &&
-      !penalise(logits, a.history + r * a.history_length, a.history_length, p.penalty, temperature, row)) {
+  float parameters[kParameters];
+  std::copy_n(a.parameters + r * a.parameter_stride, kParameters, parameters);
+  Controls controls;
+  if (!sampling::read_controls(parameters, controls)) return;
+  const T* logits = static_cast<const T*>(a.logits) + r * a.vocab;
+  if (!scale(logits, row.scores.get(), a.vocab, controls.temperature)) return;
+  if (a.history != nullptr && !penalise(logits, a.history + r * a.history_length, a.history_length, controls.penalty,
+                                        controls.temperature, row)) {
     return;
   }
   std::fill(row.scores.get() + a.vocab, row.scores.get() + row.tiles * kTile, -kInfinity);
   const float largest = tile_maxima(row.scores.get(), row.tiles, row.largest.get());
   if (!std::isfinite(largest)) return;
   const double total = exponentials(row.scores.get(), largest, row.weights.get(), row.tiles * kTile);
-  const Stream stream{philox::key_of(a.seeds[r]), static_cast<uint32_t>(a.positions[r]),
-                      static_cast<uint32_t>(static_cast<uint64_t>(a.positions[r]) >> 32)};
-  const int64_t token = draw(row, p, stream, best_token(row, largest), total);
+  const int64_t token = draw(row, controls, sampling::stream_of(a.seeds[r], a.positions[r]), largest, total);
   a.tokens[r] = token;
   a.logprobs[r] = static_cast<float>((static_cast<double>(row.scores[token]) - largest) - std::log(total));
 }
@@ -364,15 +350,15 @@ void sample_row(const SampleTokenArguments<T>& a, int64_t r, Scratch& row) {
 }  // namespace
 
 template <typename T>
-void sample_token_forward(const SampleTokenArguments<T>& arguments) {
+void sample_token_forward(const SampleTokenArguments& arguments) {
   parallel_for(0, arguments.rows, 1 + 4096 / arguments.vocab, [&](int64_t first, int64_t last) {
     Scratch row(arguments.vocab);
-    for (int64_t r = first; r < last; ++r) sample_row(arguments, r, row);
+    for (int64_t r = first; r < last; ++r) sample_row<T>(arguments, r, row);
   });
 }
 
-template void sample_token_forward<float>(const SampleTokenArguments<float>&);
-template void sample_token_forward<bfloat16>(const SampleTokenArguments<bfloat16>&);
-template void sample_token_forward<half>(const SampleTokenArguments<half>&);
+template void sample_token_forward<float>(const SampleTokenArguments&);
+template void sample_token_forward<bfloat16>(const SampleTokenArguments&);
+template void sample_token_forward<half>(const SampleTokenArguments&);
 
 }  // namespace igf

@@ -19,7 +19,9 @@
 #endif
 
 #define IGF_DEVICE __device__ __forceinline__
-#define IGF_KERNEL(max_threads) __global__ void __launch_bounds__(max_threads)
+// IGF_KERNEL(max_threads), or IGF_KERNEL(max_threads, blocks) when the compiler must leave registers for that many
+// blocks of a multiprocessor.
+#define IGF_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
 
 // A static array in shared memory: IGF_SHARED_ARRAY(float, partial, 32); its first element stands on 16 bytes.
 #define IGF_SHARED_ARRAY(type, name, count) __shared__ alignas(16) type name[count]

@@ -12,7 +12,8 @@ from instructgpt_fast.errors import BackendError
 NAMESPACE = "instructgpt_fast"
 LIBRARY_DIR = Path(__file__).resolve().parent.parent / "lib"
 
-DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta"}
+# "simt": the CUDA kernels as the emulator runs them (instructgpt_fast/simt), on CPU tensors.
+DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta", "simt": "PrivateUse1"}
 
 HOW_TO_BUILD = (
     "build it with `pip install .` from a checkout, or in place with `python setup.py build_ext --inplace`"
@@ -48,12 +49,12 @@ def load_all() -> None:
 
 
 def has_kernel(op: str, device_type: str) -> bool:
-    """Tells whether `op` has a native execution for "cpu" or "cuda" tensors; for "meta", whether it has a fake."""
+    """Tells whether `op` has a native execution for "cpu", "cuda" or "simt"; for "meta", whether it has a fake."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", DISPATCH_KEYS[device_type])
 
 
 def operators_on(device_type: str) -> frozenset[str]:
-    """Names of all operators of this package with an execution for "cpu" or "cuda" tensors."""
+    """Names of all operators of this package with an execution for "cpu", "cuda" or "simt"."""
     prefix = f"{NAMESPACE}::"
     names = (name for name in torch._C._dispatch_get_all_op_names() if name.startswith(prefix))
     return frozenset(

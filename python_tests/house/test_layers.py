@@ -12,7 +12,7 @@ from .tree import PACKAGE, ROOT, files_with, imported_modules
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "config", "files", "callable_module", "_version"),
     ("ops", "tokenizer"),
-    ("model", "data", "optim", "checkpoint", "device"),
+    ("model", "data", "optim", "checkpoint", "device", "simt"),
     ("generate", "rlhf"),
     ("train", "evaluate", "doctor"),
     ("quickstart",),

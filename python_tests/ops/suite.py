@@ -15,7 +15,8 @@
 
 pytest then runs, for each case and dtype: accuracy of outputs and gradients; equal bits on repeat; strided inputs;
 NaN where it must have no effect (`poison`); `torch.library.opcheck` on every raw op the case calls;
-`torch.compile(fullgraph=True)`; sabotage that the comparer must find; and every error message.
+`torch.compile(fullgraph=True)`; the CUDA kernels in the emulator, under several orders of their threads; sabotage that
+the comparer must find; and every error message.
 An op that writes into its arguments is wrapped by the author: clone inside `op`, return what was written.
 Not covered: speed, and values chosen by hand; those stand in the op's own test file.
 """
@@ -30,9 +31,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from instructgpt_fast import simt
 from python_tests.accuracy import compare, same_bits
 
+# In which orders the emulator runs a kernel's threads; asynchronous copies arrive at different times too.
+SCHEDULES: tuple[dict[str, Any], ...] = (
+    {"schedule": "forward", "copies": "lazy"},
+    {"schedule": "reverse", "copies": "eager"},
+    {"schedule": "random", "copies": "random", "seed": 1},
+    {"schedule": "preempting", "copies": "random", "seed": 2},
+)
+
 Inputs = dict[str, Any]
+Results = dict[str, torch.Tensor]
 
 class New:
     """Draws the inputs of a case: seeded, in the dtype under test."""
@@ -134,8 +145,8 @@ class OpSuite:
 
     def test_equal_bits_on_repeat(self, case: Case, dtype: torch.dtype) -> None:
         """Two runs on the same inputs agree bit for bit, gradients included."""
-        first, second = (self._evaluate(self.op, case.inputs(New(dtype)), case) for _ in range(2))
-        _require_same_bits(first, second)
+        first, second = (self.evaluate(self.op, case.inputs(New(dtype)), case) for _ in range(2))
+        require_same_bits(first, second)
 
     def test_nan_behind_the_mask(self, case: Case, dtype: torch.dtype) -> None:
         """NaN in places that do not count changes no bit of the outputs and of the gradients."""
@@ -145,13 +156,13 @@ class OpSuite:
                 type(self).poison(c.inputs(New(dtype))) is not None for c in self.cases
             ), f"{self.name}: poison() returns None for every case"
             return
-        clean = self._evaluate(self.op, case.inputs(New(dtype)), case)
-        _require_same_bits(clean, self._evaluate(self.op, poisoned, case))
+        clean = self.evaluate(self.op, case.inputs(New(dtype)), case)
+        require_same_bits(clean, self.evaluate(self.op, poisoned, case))
 
     def test_opcheck(self, case: Case, dtype: torch.dtype) -> None:
         """Schema, fake and tracing of every raw op the case calls, forward and backward, agree with what it does."""
         with _RecordRawOps(self.namespace) as record:
-            self._evaluate(self.op, case.inputs(New(dtype)), case)
+            self.evaluate(self.op, case.inputs(New(dtype)), case)
         assert record.calls, f"{self.name}: {case.name} called no op of torch.ops.{self.namespace}"
         if dtype != self.dtypes[0]:
             return  # schema and fake do not depend on the dtype; that raw ops are called has been shown above
@@ -168,6 +179,21 @@ class OpSuite:
         inputs = case.inputs(New(dtype))
         self._judge(inputs, inputs, case, dtype, op=compiled)
 
+    def test_on_the_emulator(self, case: Case, dtype: torch.dtype) -> None:
+        """The CUDA kernels are right in order, and give the same bits in any order of their threads."""
+        self.require_kernels()
+        inputs = case.inputs(New(dtype))
+        references = self.references(inputs, case)
+        first = self.evaluate_emulated(inputs, case, **SCHEDULES[0])
+        self.judge_results(first, *references, case, dtype)
+        for schedule in SCHEDULES[1:]:
+            require_same_bits(first, self.evaluate_emulated(inputs, case, **schedule))
+        strided = self.evaluate_emulated(_map_tensors(inputs, _with_gaps), case)
+        self.judge_results(strided, *references, case, dtype)
+        poisoned = None if self.poison is None else type(self).poison(case.inputs(New(dtype)))
+        if poisoned is not None:
+            require_same_bits(first, self.evaluate_emulated(poisoned, case))
+
     def test_sabotage_is_found(self, sabotage: Sabotage, dtype: torch.dtype) -> None:
         """An op that read something else than the oracle fails the comparer in at least one case."""
         for case in self.cases:
@@ -182,8 +208,8 @@ class OpSuite:
     def test_broken_outputs_are_found(self, case: Case, dtype: torch.dtype) -> None:
         """One element off, or one row shifted, in any output or gradient fails the comparer."""
         inputs = case.inputs(New(dtype))
-        actual = self._evaluate(self.op, inputs, case)
-        oracle, yardstick = self._references(inputs, case)
+        actual = self.evaluate(self.op, inputs, case)
+        oracle, yardstick = self.references(inputs, case)
         for what, value in actual.items():
             for broken in _broken(value, oracle[what], yardstick[what]):
                 with pytest.raises(AssertionError):
@@ -209,20 +235,42 @@ class OpSuite:
         op: Callable[..., Any] | None = None,
     ) -> None:
         """Compare the op on `inputs` with oracle and yardstick on `true_inputs`."""
-        actual = self._evaluate(op or self.op, inputs, case)
-        oracle, yardstick = self._references(true_inputs, case)
+        actual = self.evaluate(op or self.op, inputs, case)
+        self.judge_results(actual, *self.references(true_inputs, case), case, dtype)
+
+    def judge_results(
+        self, actual: Results, oracle: Results, yardstick: Results, case: Case, dtype: torch.dtype
+    ) -> None:
+        """Compare every output and gradient."""
         assert actual.keys() == oracle.keys() == yardstick.keys(), f"{actual.keys()} {oracle.keys()} {yardstick.keys()}"
         for what, value in actual.items():
             compare(value, oracle[what], yardstick[what], name=what, **self.looser(what, case, dtype))
 
-    def _references(self, inputs: Inputs, case: Case) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def require_kernels(self) -> None:
+        """Skip where there is nothing to emulate."""
+        if self.namespace != "instructgpt_fast":
+            pytest.skip(f"ops of {self.namespace} have no kernels")
+        if not simt.available():
+            pytest.skip("the emulator was not built (INSTRUCTGPT_FAST_SIMT=ON)")
+        if not any(raw.startswith(self.name) for raw in simt.operators()):
+            pytest.skip(f"{self.name} has no CUDA kernel yet")
+
+    def evaluate_emulated(self, inputs: Inputs, case: Case, **executing: Any) -> Results:
+        """The op's results from its emulated kernels; every raw op it calls must have one."""
+        with simt.executing(**executing) as run:
+            results = self.evaluate(self.op, inputs, case)
+        assert not run.not_emulated, f"{self.name}: no emulated kernel of {sorted(run.not_emulated)}"
+        return results
+
+    def references(self, inputs: Inputs, case: Case) -> tuple[Results, Results]:
+        """Results of oracle and yardstick."""
         doubled = {
             key: value if key in self.kept_for_oracle else _map_tensors(value, _to_double)
             for key, value in inputs.items()
         }
-        return self._evaluate(self.oracle, doubled, case), self._evaluate(self.yardstick, inputs, case)
+        return self.evaluate(self.oracle, doubled, case), self.evaluate(self.yardstick, inputs, case)
 
-    def _evaluate(self, function: Callable[..., Any], inputs: Inputs, case: Case) -> dict[str, torch.Tensor]:
+    def evaluate(self, function: Callable[..., Any], inputs: Inputs, case: Case) -> Results:
         """Outputs and, for differentiable inputs, gradients of their sum weighted by fixed random numbers."""
         leaves = dict(inputs)
         for key in self.differentiable:
@@ -324,7 +372,8 @@ def _broken(value: torch.Tensor, oracle: torch.Tensor, yardstick: torch.Tensor) 
     return broken
 
 
-def _require_same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+def require_same_bits(left: Results, right: Results) -> None:
+    """Every output and gradient is the same bit for bit."""
     assert left.keys() == right.keys()
     for what, value in left.items():
         assert same_bits(value, right[what]), f"{what} differs in {int((value != right[what]).sum())} elements"

@@ -1,0 +1,152 @@
+"""`python -m instructgpt_fast.simt layer_norm`: runs one op's CUDA kernels in the emulator and prints what they moved.
+
+Exit status: 0 done, 1 a kernel broke a rule, 2 a problem that the message explains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from instructgpt_fast.config import nearest
+from instructgpt_fast.errors import InstructGPTError
+from instructgpt_fast.simt import MUTATIONS, Launch, Mutation, Run, SimtError, Traffic, executing, operators
+from instructgpt_fast.simt.examples import EXAMPLES, Draw
+from instructgpt_fast.simt.execution import COPIES, SCHEDULES
+
+PROGRAM = "python -m instructgpt_fast.simt"
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
+    """Run the command and return its exit status."""
+    console = console or Console()
+    options = _parser().parse_args(arguments)
+    try:
+        if options.list:
+            _list_ops(console)
+            return 0
+        run = _run(options)
+    except SimtError as fault:
+        console.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    except (InstructGPTError, ValueError, TypeError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    for launch in run.launches:
+        _print_launch(console, launch)
+    if options.sites:
+        _print_sites(console, run)
+    for op in sorted(run.not_emulated):
+        console.print(f"{op} has no CUDA kernel: it ran on the CPU", style="yellow")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("op", nargs="?", help="which op to call; --list names them")
+    parser.add_argument("--list", action="store_true", help="the ops, and what the numbers of --shape mean")
+    parser.add_argument("--shape", type=int, nargs="+", metavar="N", help="sizes of the inputs, as --list names them")
+    parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of the op's floating-point inputs")
+    parser.add_argument("--backward", action="store_true", help="run the backward pass too")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="forward", help="the order of the threads")
+    parser.add_argument("--seed", type=int, default=0, help="of the schedules with chance in them")
+    parser.add_argument("--copies", choices=COPIES, default="lazy", help="when asynchronous copies arrive")
+    parser.add_argument("--multiprocessors", type=int, default=4, help="of the emulated device")
+    parser.add_argument("--mutation", metavar="KIND@FILE:LINE",
+                        help=f"break the words at one place; kinds: {', '.join(MUTATIONS)}")
+    parser.add_argument("--sites", action="store_true", help="the places that --mutation can break")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> Run:
+    """Calls the op as asked."""
+    if options.op not in EXAMPLES:
+        hint = nearest(options.op, EXAMPLES) if options.op else ""
+        raise ValueError(f"{PROGRAM}: no op {options.op!r}{hint}; --list names them")
+    example = EXAMPLES[options.op]
+    shape = tuple(options.shape or example.shape)
+    if len(shape) != len(example.dims) or min(shape) < 1:
+        raise ValueError(
+            f"{PROGRAM}: {options.op} takes {len(example.dims)} sizes above 0 ({', '.join(example.dims)}), got "
+            f"{' '.join(map(str, shape))}"
+        )
+    draw = Draw(DTYPES[options.dtype], options.backward, torch.Generator().manual_seed(0))
+    with executing(
+        schedule=options.schedule, seed=options.seed, copies=options.copies, multiprocessors=options.multiprocessors,
+        mutation=_mutation(options.mutation), accounting=True, sites=options.sites,
+    ) as run:
+        differentiable = [output for output in example.call(draw, *shape) if output.requires_grad]
+        if options.backward and not differentiable:
+            raise ValueError(f"{PROGRAM}: {options.op} has no backward pass")
+        if differentiable:
+            torch.autograd.backward(differentiable, [torch.ones_like(output) for output in differentiable])
+    return run
+
+
+def _mutation(text: str | None) -> Mutation | None:
+    if text is None:
+        return None
+    kind, at, site = text.partition("@")
+    if not at or ":" not in site:
+        raise ValueError(f"{PROGRAM}: --mutation is KIND@FILE:LINE, as drop_barrier@reductions.cuh:57, got {text!r}")
+    if kind not in MUTATIONS:
+        raise ValueError(f"{PROGRAM}: no mutation {kind!r}{nearest(kind, MUTATIONS)}")
+    return Mutation(kind, site)
+
+
+def _list_ops(console: Console) -> None:
+    table = Table("op", "--shape", "without --shape", "raw operators with a CUDA kernel")
+    emulated = operators()
+    for name, example in EXAMPLES.items():
+        raw = sorted(op for op in emulated if op.startswith(name) and _owner(op) == name)
+        table.add_row(name, " ".join(example.dims), " ".join(map(str, example.shape)), ", ".join(raw) or "none")
+    console.print(table)
+
+
+def _owner(raw: str) -> str:
+    """The op that a raw operator belongs to: the longest name that it begins with."""
+    return max((name for name in EXAMPLES if raw.startswith(name)), key=len)
+
+
+def _print_launch(console: Console, launch: Launch) -> None:
+    """One table: a line a buffer."""
+    blocks, threads = ("x".join(map(str, size)) for size in (launch.grid, launch.block))
+    table = Table(
+        "buffer", "loads", "once", "sectors", "ideal", "stores", "sectors", "ideal", "atomics",
+        title=f"{launch.kernel} ({launch.op}): {blocks} blocks of {threads} threads", title_justify="left",
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, traffic in launch.buffers.items():
+        table.add_row(name, *_numbers(traffic))
+    console.print(table)
+    shared = launch.static_shared_bytes + launch.dynamic_shared_bytes
+    console.print(
+        f"shared memory: {shared} bytes a block, {launch.shared_wavefronts} wavefronts, "
+        f"{launch.ideal_shared_wavefronts} would do; a thread passes {launch.block_barriers:g} block barriers\n"
+    )
+
+
+def _numbers(traffic: Traffic) -> Iterable[str]:
+    values = (
+        traffic.loaded_bytes, traffic.unique_loaded_bytes, traffic.load_sectors, traffic.ideal_load_sectors,
+        traffic.stored_bytes, traffic.store_sectors, traffic.ideal_store_sectors, traffic.atomic_bytes,
+    )
+    return (f"{value:,}" if value else "" for value in values)
+
+
+def _print_sites(console: Console, run: Run) -> None:
+    table = Table("mutation", "place", "threads that come by")
+    for site in run.sites:
+        table.add_row(site.kind, site.where, f"{site.visits:,}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,6 +20,8 @@ IGF_SIMT_EXPORT void igf_simt_op_ends();
 // JSON: the accounts of the launches since the last call; the places that can be broken.
 IGF_SIMT_EXPORT const char* igf_simt_take_launches();
 IGF_SIMT_EXPORT const char* igf_simt_sites();
+// Whether a launch has failed since igf_simt_op_begins.
+IGF_SIMT_EXPORT int igf_simt_launch_failed();
 // "csrc/ops/x/x_cuda.cu:57" of a raw access. Slow: it runs addr2line.
 IGF_SIMT_EXPORT const char* igf_simt_describe(uint64_t program_counter);
 IGF_SIMT_EXPORT uint64_t igf_simt_mutation_applied();

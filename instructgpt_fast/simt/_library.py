@@ -41,6 +41,7 @@ class Emulator:
             ("name_buffer", (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p), None),
             ("op_ends", (), None),
             ("take_launches", (), ctypes.c_char_p),
+            ("launch_failed", (), ctypes.c_int),
             ("sites", (), ctypes.c_char_p),
             ("describe", (ctypes.c_uint64,), ctypes.c_char_p),
             ("mutation_applied", (), ctypes.c_uint64),
@@ -73,6 +74,10 @@ class Emulator:
         """The accounts of the launches since the last call."""
         launches: list[dict[str, Any]] = json.loads(self._library.igf_simt_take_launches())
         return launches
+
+    def launch_failed(self) -> bool:
+        """Tells whether an exception came from a launch since the op began, and not from the op's own checks."""
+        return bool(self._library.igf_simt_launch_failed())
 
     def sites(self) -> list[dict[str, Any]]:
         """Places whose words were said since `begin`."""

@@ -139,10 +139,9 @@ class _Redispatch(TorchDispatchMode):
         try:
             result = func.redispatch(self.key, *args, **kwargs)
         except RuntimeError as error:
-            fault = self.emulator.take_fault()
-            if fault:
-                raise _library.SimtError(fault) from None
-            raise error
+            if self.emulator.launch_failed():
+                raise _library.SimtError(str(error)) from None
+            raise
         finally:
             self.emulator.op_ends()
             launches = self.emulator.take_launches()

@@ -1,4 +1,4 @@
-"""AdamW over a whole model in a few fused calls: clipping, decay, f32 masters, and a moving average of the weights.
+"""AdamW over a whole model in one fused call a dtype: clipping, decay, f32 masters, a moving average of the weights.
 
 Not covered: sparse gradients, and per-parameter learning rates.
 """
@@ -6,8 +6,9 @@ Not covered: sparse gradients, and per-parameter learning rates.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,16 +20,22 @@ from instructgpt_fast.errors import CheckpointError, ConfigError, TrainingError
 EpsPlacement = Literal["torch", "tensorflow"]
 
 
-@dataclass(frozen=True)
 class StepReport:
-    """What one step did.
+    """What one step did; the first look at it waits for the device, a step that nobody asks about waits for nothing."""
 
-    grad_norm: L2 norm of all gradients after grad_scale and before clipping; infinite or NaN when any gradient is.
-    applied: False when the norm was not finite, and then nothing was changed.
-    """
+    def __init__(self, norm: Tensor, applied: Sequence[Tensor], grad_scale: float) -> None:
+        """norm: of all gradients before grad_scale. applied: what each fused call answered."""
+        self._norm, self._applied, self._grad_scale = norm, applied, grad_scale
 
-    grad_norm: float
-    applied: bool
+    @functools.cached_property
+    def grad_norm(self) -> float:
+        """L2 norm of all gradients after grad_scale and before clipping; infinite or NaN when any gradient is."""
+        return float(self._norm) * self._grad_scale
+
+    @functools.cached_property
+    def applied(self) -> bool:
+        """False when the norm was not finite, and then nothing was changed."""
+        return all(bool(applied) for applied in self._applied)
 
 
 @dataclass
@@ -44,14 +51,6 @@ class _Slot:
     def tensors(self) -> dict[str, Tensor]:
         state = {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "master": self.master, "ema": self.ema}
         return {kind: tensor for kind, tensor in state.items() if tensor is not None}
-
-
-@dataclass
-class _Group:
-    """Parameters that one fused call can serve: one dtype, one weight decay."""
-
-    weight_decay: float
-    slots: list[_Slot] = field(default_factory=list)
 
 
 class AdamW:
@@ -92,7 +91,7 @@ class AdamW:
         self._slots = {name: _make_slot(p, ema_decay is not None) for name, p in named if p.requires_grad}
         if not self._slots:
             raise ConfigError("AdamW: there must be a parameter that requires a gradient, got none; check the model.")
-        self._groups = _group(self._slots.values(), weight_decay)
+        self.weight_decay = weight_decay
         device = next(iter(self._slots.values())).parameter.device
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
 
@@ -108,22 +107,16 @@ class AdamW:
         lr: learning rate. grad_scale: factor on all gradients before anything else, usually 1 / (loss scale).
         Parameters without a gradient are left alone. Raises TrainingError when no parameter has one.
         """
-        active = [
-            (group.weight_decay, [slot for slot in group.slots if slot.parameter.grad is not None])
-            for group in self._groups
-        ]
-        active = [(decay, slots) for decay, slots in active if slots]
-        if not active:
+        calls = _by_dtype(slot for slot in self._slots.values() if slot.parameter.grad is not None)
+        if not calls:
             raise TrainingError("AdamW: a step needs gradients, got none on any parameter; run backward first.")
-        norm = _norm_of([_gradients(slots) for _, slots in active])
-        step = self._step
-        applied = True
-        for weight_decay, slots in active:
-            # Every call advances the count it is given: each group starts from the same one.
-            step = self._step.clone()
-            applied = bool(self._update(slots, step, norm, lr, weight_decay, grad_scale)) and applied
-        self._step.copy_(step)
-        return StepReport(float(norm) * grad_scale, applied)
+        norm = ops.grad_norm([grad for slots in calls for grad in _gradients(slots)])
+        # Every call advances the count it is given: the last gets the count itself, the others copies.
+        counts = [self._step.clone() for _ in calls[1:]] + [self._step]
+        applied = [
+            self._update(slots, count, norm, lr, grad_scale) for slots, count in zip(calls, counts, strict=True)
+        ]
+        return StepReport(norm, applied, grad_scale)
 
     def zero_grad(self) -> None:
         """Drop all gradients, so that the next backward writes them instead of adding to them."""
@@ -183,9 +176,8 @@ class AdamW:
             for name, data in own.items():
                 self._slots[name].parameter.data = data
 
-    def _update(
-        self, slots: list[_Slot], step: Tensor, norm: Tensor, lr: float, weight_decay: float, grad_scale: float
-    ) -> Tensor:
+    def _update(self, slots: list[_Slot], step: Tensor, norm: Tensor, lr: float, grad_scale: float) -> Tensor:
+        """One fused call; answers whether the step was made, in device memory."""
         masters = [slot.master for slot in slots if slot.master is not None]
         emas = [slot.ema for slot in slots if slot.ema is not None]
         return ops.adamw(
@@ -197,7 +189,7 @@ class AdamW:
             lr=lr,
             betas=self.betas,
             eps=self.eps,
-            weight_decay=weight_decay,
+            weight_decay=[self.weight_decay if slot.parameter.dim() >= 2 else 0.0 for slot in slots],
             eps_placement=self.eps_placement,
             masters=masters or None,
             emas=emas or None,
@@ -220,25 +212,16 @@ def _make_slot(parameter: nn.Parameter, with_ema: bool) -> _Slot:
     )
 
 
-def _group(slots: Iterable[_Slot], weight_decay: float) -> list[_Group]:
-    groups: dict[tuple[torch.dtype, bool], _Group] = {}
+def _by_dtype(slots: Iterable[_Slot]) -> list[list[_Slot]]:
+    """What one fused call can serve: parameters of one dtype."""
+    calls: dict[torch.dtype, list[_Slot]] = {}
     for slot in slots:
-        decays = slot.parameter.dim() >= 2
-        key = (slot.parameter.dtype, decays)
-        groups.setdefault(key, _Group(weight_decay if decays else 0.0)).slots.append(slot)
-    return list(groups.values())
+        calls.setdefault(slot.parameter.dtype, []).append(slot)
+    return list(calls.values())
 
 
 def _gradients(slots: list[_Slot]) -> list[Tensor]:
     return [slot.parameter.grad for slot in slots if slot.parameter.grad is not None]
-
-
-def _norm_of(lists: list[list[Tensor]]) -> Tensor:
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for tensors in lists:
-        by_dtype.setdefault(tensors[0].dtype, []).extend(tensors)
-    norms = [ops.grad_norm(tensors) for tensors in by_dtype.values()]
-    return norms[0] if len(norms) == 1 else ops.grad_norm(norms)
 
 
 def _check_options(

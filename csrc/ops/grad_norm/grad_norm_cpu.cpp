@@ -54,9 +54,9 @@ IGF_CLONES double sum_of_squares(const bfloat16* x, int64_t size) { return sum_o
 IGF_CLONES double sum_of_squares(const half* x, int64_t size) { return sum_of_squares_body(x, size); }
 
 double sum_of_squares(const GradNormBlock& block) {
-  switch (block.type) {
-    case GradNormType::kBFloat16: return sum_of_squares(static_cast<const bfloat16*>(block.data), block.size);
-    case GradNormType::kHalf: return sum_of_squares(static_cast<const half*>(block.data), block.size);
+  switch (block.element) {
+    case Element::kBfloat16: return sum_of_squares(static_cast<const bfloat16*>(block.data), block.size);
+    case Element::kHalf: return sum_of_squares(static_cast<const half*>(block.data), block.size);
     default: return sum_of_squares(static_cast<const float*>(block.data), block.size);
   }
 }

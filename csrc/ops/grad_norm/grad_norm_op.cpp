@@ -11,26 +11,26 @@ namespace {
 
 constexpr const char* kOp = "grad_norm";
 
-GradNormType type_of(const Tensor& tensor) {
+Element element_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case ScalarType::Float: return GradNormType::kFloat;
-    case ScalarType::BFloat16: return GradNormType::kBFloat16;
-    case ScalarType::Half: return GradNormType::kHalf;
+    case ScalarType::Float: return Element::kFloat;
+    case ScalarType::BFloat16: return Element::kBfloat16;
+    case ScalarType::Half: return Element::kHalf;
     default:
       IGF_CHECK(false, kOp, ": serves float32, bfloat16 and float16, got dtype number ",
                 static_cast<int>(tensor.scalar_type()));
   }
-  return GradNormType::kFloat;
+  return Element::kFloat;
 }
 
 // Blocks of one tensor, in order; a block never spans two tensors.
 void append_blocks(const Tensor& tensor, std::vector<GradNormBlock>& blocks) {
-  const GradNormType type = type_of(tensor);
-  const int64_t item_bytes = type == GradNormType::kFloat ? 4 : 2;
-  const char* data = static_cast<const char*>(tensor.const_data_ptr());
+  const Element element = element_of(tensor);
+  const int64_t item_bytes = static_cast<int64_t>(element_bytes(element));
+  const char* bytes = data<char>(tensor);
   const int64_t size = tensor.numel();
   for (int64_t first = 0; first < size; first += kGradNormBlock) {
-    blocks.push_back({data + first * item_bytes, std::min(kGradNormBlock, size - first), type});
+    blocks.push_back({bytes + first * item_bytes, std::min(kGradNormBlock, size - first), element});
   }
 }
 

@@ -19,13 +19,11 @@ struct Pairs {
   int count = 0;
 };
 
-// term = -log sigmoid(m) = max(-m, 0) + log(1 + e^-|m|), slope = -sigmoid(-m).
 IGF_CLONES void compute(Pairs& pairs) {
   for (int i = 0; i < pairs.count; ++i) {
-    const float m = pairs.margin[i];
-    const float small = math::exp(m < 0.0f ? m : -m);
-    pairs.term[i] = (m < 0.0f ? -m : 0.0f) + math::log1p(small);
-    pairs.slope[i] = -(m < 0.0f ? 1.0f : small) / (1.0f + small);
+    const RankingTerm term = ranking_term(pairs.margin[i]);
+    pairs.term[i] = term.loss;
+    pairs.slope[i] = -term.slope;
   }
 }
 
@@ -40,7 +38,7 @@ void flush(Pairs& pairs, Group& group, double* slopes) {
   compute(pairs);
   for (int i = 0; i < pairs.count; ++i) {
     group.loss += pairs.term[i];
-    group.correct += pairs.margin[i] > 0.0f ? 1.0 : pairs.margin[i] == 0.0f ? 0.5 : 0.0;
+    group.correct += ranking_agreement(pairs.margin[i]);
     slopes[pairs.better[i]] += pairs.slope[i];
     slopes[pairs.worse[i]] -= pairs.slope[i];
   }

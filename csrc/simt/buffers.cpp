@@ -17,7 +17,7 @@ void Buffers::name(uintptr_t begin, size_t bytes, const std::string& name) {
 }
 
 void Buffers::name_copy(uintptr_t copy, size_t bytes, uintptr_t original) {
-  const std::string taken = name_of(original);
+  const std::string taken = name_of(original, 1);
   allocated(copy, bytes, false);
   names_.back().name = taken;
   --fresh_;
@@ -35,7 +35,7 @@ void Buffers::allocated(uintptr_t begin, size_t bytes, bool fill) {
 
 void Buffers::add(uintptr_t begin, size_t bytes, size_t item_bytes, bool read_only) {
   if (bytes == 0) return;
-  Buffer added{begin, begin + bytes, item_bytes, read_only, name_of(begin)};
+  Buffer added{begin, begin + bytes, item_bytes, read_only, name_of(begin, bytes)};
   // Parts of one argument (the columns of q, k and v in one matrix) may be handed out one by one.
   for (const Buffer& other : all_) {
     if (other.begin >= added.end || added.begin >= other.end) continue;
@@ -51,11 +51,12 @@ void Buffers::add(uintptr_t begin, size_t bytes, size_t item_bytes, bool read_on
   all_.insert(place, std::move(added));
 }
 
-std::string Buffers::name_of(uintptr_t begin) {
+std::string Buffers::name_of(uintptr_t begin, size_t bytes) {
   for (const Name& known : names_) {
     if (known.begin <= begin && begin < known.end) return known.name;
   }
-  return "unnamed " + std::to_string(unnamed_++);
+  names_.push_back({begin, begin + bytes, "unnamed " + std::to_string(unnamed_++)});
+  return names_.back().name;
 }
 
 int Buffers::search(uintptr_t address) {

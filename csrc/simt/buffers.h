@@ -56,7 +56,7 @@ class Buffers {
     std::string name;
   };
   int search(uintptr_t address);
-  std::string name_of(uintptr_t begin);
+  std::string name_of(uintptr_t begin, size_t bytes);  // unknown memory gets a name of its own
 
   std::vector<Buffer> all_;
   std::vector<Name> names_;

@@ -1,6 +1,6 @@
 """The kernels under AddressSanitizer, and how much of them all cases together reach.
 
-AddressSanitizer sees what the emulator's own lane cannot: an index past the end of an array in registers or local memory.
+AddressSanitizer sees what the emulator alone cannot: an index past the end of an array in registers or local memory.
 """
 
 from __future__ import annotations
@@ -74,4 +74,6 @@ def test_cases_reach_the_kernel(hits: Hits, source: str) -> None:
     lines = hits[source]
     assert lines, f"{source}: no counters; was the library built from it?"
     missed = sorted(number for number, count in lines.items() if count == 0)
-    assert len(missed) <= (1 - COVERED_AT_LEAST) * len(lines), f"{source}: of {len(lines)} lines these never ran: {missed}"
+    assert len(missed) <= (1 - COVERED_AT_LEAST) * len(lines), (
+        f"{source}: of {len(lines)} lines these never ran: {missed}"
+    )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import random
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-CSRC = Path(__file__).resolve().parents[2] / "csrc"
+from python_tests.simt.probe import compiled
+
 PROBE = """
 #include "simt/accounting.h"
 #include "simt/buffers.h"
@@ -100,12 +99,7 @@ class Probe:
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Probe:
-    folder = tmp_path_factory.mktemp("accounting")
-    (folder / "probe.cpp").write_text(PROBE, encoding="utf-8")
-    sources = [str(folder / "probe.cpp"), str(CSRC / "simt/accounting.cpp"), str(CSRC / "simt/buffers.cpp")]
-    subprocess.run(["g++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{CSRC}",
-                    *sources, "-o", str(folder / "probe.so")], check=True)
-    return Probe(ctypes.CDLL(str(folder / "probe.so")))
+    return Probe(compiled(tmp_path_factory.mktemp("accounting"), PROBE, "accounting", "buffers"))
 
 
 @pytest.mark.parametrize("what, addresses, size, expected", [

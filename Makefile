@@ -6,8 +6,10 @@
 #
 # PYTHON=...  the Python to make .venv with (3.11 or newer; by default the first that fits)
 # ARGS=...    passed on: make test ARGS="-k layer_norm", make quickstart ARGS="--minutes 60"
+# INSTRUCTGPT_FAST_SIMT=ON|OFF: also build the emulator that runs the CUDA kernels on the CPU, for the tests (here: ON)
 # INSTRUCTGPT_FAST_CUDA=AUTO|ON|OFF, INSTRUCTGPT_FAST_CUDA_ARCHS=90a, MAX_JOBS=2: see README.md
 
+export INSTRUCTGPT_FAST_SIMT ?= ON
 VENV := .venv
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))

@@ -24,6 +24,7 @@ BUILD_INFO = "_build_info.json"
 HOST = f"_host{SUFFIX}"
 CPU_LIBRARY = "lib/libigf_cpu.so"
 CUDA_LIBRARY = "lib/libigf_cuda.so"
+SIMT_LIBRARY = "lib/libigf_simt.so"
 
 
 class NativeLibraries(Extension):
@@ -37,10 +38,12 @@ class CMakeBuild(build_ext):
     """build_ext that runs CMake in a build folder which outlives the call."""
 
     cuda: discover.Cuda
+    simt: bool
 
     def finalize_options(self) -> None:
         super().finalize_options()
         self.cuda = discover.cuda()
+        self.simt = discover.simt()
 
     def run(self) -> None:
         target = self.target_folder()
@@ -48,8 +51,8 @@ class CMakeBuild(build_ext):
         made = self.build_native(info)
         for name, built in made.items():
             install(built, target / name)
-        if not self.cuda.build:
-            (target / CUDA_LIBRARY).unlink(missing_ok=True)
+        for name in {CUDA_LIBRARY, SIMT_LIBRARY} - set(made):
+            (target / name).unlink(missing_ok=True)
         write(target / BUILD_INFO, json.dumps(info, indent=2, sort_keys=True) + "\n")
 
     def target_folder(self) -> Path:
@@ -69,6 +72,7 @@ class CMakeBuild(build_ext):
             "compiler": compiler(),
             "cmake": ".".join(map(str, discover.cmake_version(discover.tool("cmake")))),
             "cuda": asdict(self.cuda),
+            "simt": self.simt,
         }
 
     def build_native(self, info: dict[str, object]) -> dict[str, Path]:
@@ -82,6 +86,7 @@ class CMakeBuild(build_ext):
             "IGF_PYTHON_INCLUDE": sysconfig.get_path("include"),
             "IGF_EXTENSION_SUFFIX": SUFFIX,
             "IGF_CUDA": "ON" if self.cuda.build else "OFF",
+            "IGF_SIMT": "ON" if self.simt else "OFF",
         }
         if self.cuda.build:
             definitions["CMAKE_CUDA_COMPILER"] = str(self.cuda.nvcc)
@@ -92,16 +97,17 @@ class CMakeBuild(build_ext):
         configure = [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
         run([*configure, *(f"-D{name}={value}" for name, value in definitions.items())])
         run([cmake, "--build", str(folder), "--parallel", str(discover.jobs())])
-        names = [CPU_LIBRARY, HOST, *([CUDA_LIBRARY] if self.cuda.build else [])]
-        return {name: folder / "out" / Path(name).name for name in names}
+        return {name: folder / "out" / Path(name).name for name in self.native_libraries()}
 
     def cmake_folder(self, choices: dict[str, str]) -> Path:
         """Returns the build folder, emptied when a tool, a compiler or a path differs from its last use.
 
-        CUDA may come and go, and its architectures may change: CMake then rebuilds no more than it must.
+        CUDA and the emulator may come and go, and CUDA's architectures may change: CMake then rebuilds no more than it
+        must.
         """
         folder = ROOT / "build" / f"cmake-{sysconfig.get_platform()}-{sysconfig.get_config_var('SOABI')}"
-        choices = {name: value for name, value in choices.items() if name not in ("IGF_CUDA", "IGF_CUDA_ARCHS")}
+        switches = ("IGF_CUDA", "IGF_CUDA_ARCHS", "IGF_SIMT")
+        choices = {name: value for name, value in choices.items() if name not in switches}
         choices |= {name: os.environ.get(name, "") for name in ("CXX", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")}
         stamp = folder / "choices.json"
         last = json.loads(stamp.read_text()) if stamp.is_file() else {}
@@ -112,9 +118,18 @@ class CMakeBuild(build_ext):
         write(stamp, json.dumps({**last, **choices}, indent=2))
         return folder
 
+    def native_libraries(self) -> list[str]:
+        """Returns what CMake is asked for."""
+        return [
+            CPU_LIBRARY,
+            HOST,
+            *([CUDA_LIBRARY] if self.cuda.build else []),
+            *([SIMT_LIBRARY] if self.simt else []),
+        ]
+
     def products(self) -> list[str]:
         """Returns what this command puts into the package."""
-        return [CPU_LIBRARY, HOST, BUILD_INFO, *([CUDA_LIBRARY] if self.cuda.build else [])]
+        return [*self.native_libraries(), BUILD_INFO]
 
     # What setuptools asks of a build command, for editable installs, wheels and sdists.
 

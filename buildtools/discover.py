@@ -160,6 +160,15 @@ def cuda() -> Cuda:
     return Cuda(True, f"nvcc found by {place}", nvcc, version.group(1), archs, archs_why)
 
 
+def simt() -> bool:
+    """Decides about the emulator that runs the CUDA kernels on a CPU: for tests, so left out unless asked for."""
+    switch = (os.environ.get("INSTRUCTGPT_FAST_SIMT") or "OFF").upper()
+    switch = {"1": "ON", "0": "OFF"}.get(switch, switch)
+    if switch not in ("ON", "OFF"):
+        raise die(f"INSTRUCTGPT_FAST_SIMT must be ON or OFF, got {switch!r}")
+    return switch == "ON"
+
+
 def cuda_archs() -> tuple[tuple[str, ...], str]:
     """Returns the architectures to compile for, as ("80", "90a", "120+PTX"), and where the choice comes from."""
     for variable in ("INSTRUCTGPT_FAST_CUDA_ARCHS", "TORCH_CUDA_ARCH_LIST"):

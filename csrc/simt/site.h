@@ -1,4 +1,4 @@
-// A place in the source, as __builtin_FILE and __builtin_LINE give it.
+// A place in the source.
 #pragma once
 
 namespace igf::simt {
@@ -6,6 +6,9 @@ namespace igf::simt {
 struct Site {
   const char* file = nullptr;
   int line = 0;
+
+  // As a default argument: the place of the call whose argument it is.
+  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 };
 
 }  // namespace igf::simt

@@ -61,19 +61,4 @@ DeviceContext device_context(const Tensor& tensor) {
   return {stream, multiprocessors_of(device), next_arrivals(device)};
 }
 
-Element element_of(const char* op, const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float: return Element::kFloat;
-    case ScalarType::BFloat16: return Element::kBfloat16;
-    case ScalarType::Half: return Element::kHalf;
-    default:
-      IGF_CHECK(false, op, ": serves float32, bfloat16 and float16, got dtype number ",
-                static_cast<int>(tensor.scalar_type()));
-  }
-}
-
-bool is_aligned(const OptionalTensor& tensor) {
-  return !tensor.has_value() || reinterpret_cast<uintptr_t>(tensor->const_data_ptr()) % 16 == 0;
-}
-
 }  // namespace igf

@@ -1,23 +1,50 @@
-// From a CUDA tensor to the DeviceContext its kernels are launched with.
+// From a CUDA tensor to the DeviceContext its kernels are launched with; from a CPU tensor, for the emulator's build.
 #pragma once
 
+#if !defined(IGF_SIMT)
 #include <torch/csrc/stable/accelerator.h>
+#endif
 
 #include "binding/tensor.h"
 #include "device/context.h"
 
 namespace igf {
 
+// The dispatch key that <op>_cuda_op.cpp registers for: STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, IGF_DEVICE_KEY, m).
+// The emulator's executions of the same operators are called for by this key alone (redispatch), never by a device.
+#if defined(IGF_SIMT)
+#define IGF_DEVICE_KEY PrivateUse1
+#else
+#define IGF_DEVICE_KEY CUDA
+#endif
+
 // Makes a device current for a scope.
+#if defined(IGF_SIMT)
+struct DeviceGuard {
+  explicit DeviceGuard(int32_t) {}
+};
+#else
 using torch::stable::accelerator::DeviceGuard;
+#endif
 
 // The current stream of the tensor's device. Raises RuntimeError under a torch that was built without CUDA.
 DeviceContext device_context(const Tensor& tensor);
 
 // The element type of a tensor; any but f32, bf16 and f16 is an error naming the op.
-Element element_of(const char* op, const Tensor& tensor);
+inline Element element_of(const char* op, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return Element::kFloat;
+    case ScalarType::BFloat16: return Element::kBfloat16;
+    case ScalarType::Half: return Element::kHalf;
+    default:
+      IGF_CHECK(false, op, ": serves float32, bfloat16 and float16, got dtype number ",
+                static_cast<int>(tensor.scalar_type()));
+  }
+}
 
 // Tells whether the tensor's first element stands on a 16-byte boundary; true for none.
-bool is_aligned(const OptionalTensor& tensor);
+inline bool is_aligned(const OptionalTensor& tensor) {
+  return !tensor.has_value() || reinterpret_cast<uintptr_t>(tensor->const_data_ptr()) % 16 == 0;
+}
 
 }  // namespace igf

@@ -20,8 +20,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_cuda(Tensor x, OptionalTen
   const DeviceGuard guard(x.get_device_index());
   x = dense(x), residual = dense(residual), weight = dense(weight), bias = dense(bias);
   const int64_t rows = rows_of(x);
-  const Tensor y = torch::stable::empty_like(x);
-  const Tensor summed = residual.has_value() ? torch::stable::empty_like(x) : new_empty(x, {0}, x.scalar_type());
+  const Tensor y = new_empty_like(x);
+  const Tensor summed = residual.has_value() ? new_empty_like(x) : new_empty(x, {0}, x.scalar_type());
   const Tensor mean = new_empty(x, {rows}, ScalarType::Float);
   const Tensor rstd = new_empty(x, {rows}, ScalarType::Float);
   LayerNormForward arguments{};
@@ -29,8 +29,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_cuda(Tensor x, OptionalTen
   arguments.residual = const_pointer(residual);
   arguments.weight = const_pointer(weight);
   arguments.bias = const_pointer(bias);
-  arguments.y = y.mutable_data_ptr();
-  arguments.summed = residual.has_value() ? summed.mutable_data_ptr() : nullptr;
+  arguments.y = mutable_pointer(y);
+  arguments.summed = residual.has_value() ? mutable_pointer(summed) : nullptr;
   arguments.mean = mutable_data<float>(mean);
   arguments.rstd = mutable_data<float>(rstd);
   arguments.rows = rows;
@@ -55,9 +55,9 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_backward_cuda_op(Tensor dy, Option
   }
   const DeviceGuard guard(summed.get_device_index());
   dy = dense(dy), dsummed = dense(dsummed), summed = dense(summed), weight = dense(weight);
-  const Tensor dx = torch::stable::empty_like(summed);
-  const Tensor dweight = torch::stable::empty_like(weight);
-  const Tensor dbias = torch::stable::empty_like(weight);
+  const Tensor dx = new_empty_like(summed);
+  const Tensor dweight = new_empty_like(weight);
+  const Tensor dbias = new_empty_like(weight);
   const DeviceContext context = device_context(summed);
   LayerNormBackward arguments{};
   arguments.dy = const_pointer(dy);
@@ -66,9 +66,9 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_backward_cuda_op(Tensor dy, Option
   arguments.weight = const_pointer(weight);
   arguments.mean = data<float>(mean);
   arguments.rstd = data<float>(rstd);
-  arguments.dx = dx.mutable_data_ptr();
-  arguments.dweight = dweight.mutable_data_ptr();
-  arguments.dbias = dbias.mutable_data_ptr();
+  arguments.dx = mutable_pointer(dx);
+  arguments.dweight = mutable_pointer(dweight);
+  arguments.dbias = mutable_pointer(dbias);
   arguments.rows = rows_of(summed);
   arguments.width = last_size(summed);
   arguments.element = element_of(kOp, summed);
@@ -84,7 +84,7 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_backward_cuda_op(Tensor dy, Option
 }  // namespace
 }  // namespace igf
 
-STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, IGF_DEVICE_KEY, m) {
   m.impl("layer_norm", TORCH_BOX(&igf::layer_norm_cuda));
   m.impl("layer_norm_backward", TORCH_BOX(&igf::layer_norm_backward_cuda_op));
 }

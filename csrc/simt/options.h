@@ -1,0 +1,31 @@
+// How launches run: set between launches, the same for every launch until set again.
+#pragma once
+
+#include <cstdint>
+
+namespace igf::simt {
+
+enum class Schedule : int32_t {
+  kForward,     // each thread runs until it waits, then the next one in order
+  kReverse,     // the same from the last to the first, blocks too
+  kRandom,      // any thread that can run, at every point where one waits; blocks in random order
+  kPreempting,  // the same, and threads also lose their turn at random accesses to memory
+};
+
+// When the bytes of an asynchronous copy arrive.
+enum class Arrival : int32_t { kLazy, kEager, kRandom };
+
+struct Options {
+  Schedule schedule = Schedule::kForward;
+  Arrival arrival = Arrival::kLazy;
+  uint64_t seed = 0;
+  int resident_blocks = 3;          // run interleaved; a launch that needs more to finish will not finish
+  int accesses_between_turns = 40;  // kPreempting: on average
+  int multiprocessors = 4;          // what device_context tells the op
+  int64_t shared_bytes_limit = 227 << 10;  // static and dynamic, of a block: what sm_90 has
+  int check_races = 1;              // 0 leaves out the order of accesses, for measurements of the emulator itself
+};
+
+Options& options();
+
+}  // namespace igf::simt

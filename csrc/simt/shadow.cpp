@@ -1,0 +1,383 @@
+#include "simt/shadow.h"
+
+#include <sys/mman.h>
+
+#include <bit>
+#include <cstring>
+#include <stdexcept>
+
+#include "simt/buffers.h"
+#include "simt/fault.h"
+
+namespace igf::simt {
+namespace {
+
+constexpr Where kAtomicMark = kWhereFree;  // set in Mark::where of an atomic
+constexpr uint32_t kMany = ~0u;            // in Mark::thread: Mark::clock numbers a set of readers
+
+// One element. `other` holds who has read it, or changed it by atomics, since the last plain write.
+struct Cell {
+  Mark write;
+  Mark other;
+};
+
+// Lanes of one warp that read (or changed by atomics) one element at one clock.
+struct Readers {
+  uint32_t first;  // Mark::thread of the warp's lane 0
+  uint32_t lanes;
+  uint32_t clock;
+  Where where;     // of the last of them
+};
+
+struct Region {
+  uintptr_t begin;
+  uintptr_t end;
+  bool read_only;
+  int item_shift;
+  Cell* cells;
+  const Buffer* buffer;
+};
+
+// Zeroed memory for cells, kept from launch to launch.
+class CellMemory {
+ public:
+  Cell* take(size_t count) {
+    Cell* const taken = cells_ + used_;
+    used_ += count;
+    return taken;
+  }
+
+  // Provides `count` cells in all, zero.
+  void provide(size_t count) {
+    if (count <= size_) return;
+    if (cells_ != nullptr) munmap(cells_, size_ * sizeof(Cell));
+    size_ = 0;
+    void* memory = mmap(nullptr, count * sizeof(Cell), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    cells_ = memory == MAP_FAILED ? nullptr : static_cast<Cell*>(memory);
+    if (cells_ == nullptr) throw std::runtime_error("simt: no memory to watch the kernel's buffers");
+    size_ = count;
+  }
+
+  void give_back() {
+    constexpr size_t kCheaperToClear = size_t{1} << 20;
+    const size_t bytes = used_ * sizeof(Cell);
+    used_ = 0;
+    if (bytes == 0) return;
+    if (bytes <= kCheaperToClear) {
+      std::memset(static_cast<void*>(cells_), 0, bytes);
+    } else if (madvise(cells_, size_ * sizeof(Cell), MADV_DONTNEED) != 0) {
+      std::memset(static_cast<void*>(cells_), 0, size_ * sizeof(Cell));
+    }
+  }
+
+ private:
+  Cell* cells_ = nullptr;
+  size_t size_ = 0;
+  size_t used_ = 0;
+};
+
+CellMemory memory;
+std::vector<Region> regions;  // by address
+size_t last_region = 0;
+Cell* shared_cells = nullptr;  // [resident][shared_cells_each], a cell for every kSharedCell bytes
+size_t shared_cells_each = 0;
+std::vector<std::vector<Readers>> many;  // sets of readers; those not in use are empty
+std::vector<uint32_t> unused_sets;
+
+// Shared memory is watched at the grain of its smallest usual element, a bfloat16.
+constexpr size_t kSharedCell = 2;
+
+bool is_own_block(uint32_t thread) {
+  const uint32_t first = turn.number - static_cast<uint32_t>(turn.thread->who.thread);
+  return thread - first < static_cast<uint32_t>(current_launch->threads);
+}
+
+// Whether the access has happened before whatever the current thread does now.
+template <bool kShared>
+bool precedes(uint32_t thread, uint32_t clock) {
+  if (thread == turn.number) return true;
+  if (is_own_block(thread)) {
+    if (clock < turn.thread->block->base) return true;
+  } else if (kShared) {
+    return true;  // of a block that had this memory before
+  }
+  return seen_by_view(*turn.thread, thread, clock);
+}
+
+struct Race {
+  Mark mark;
+  bool is_write;
+};
+
+[[noreturn]] void fail_of_race(const Race& race, uint32_t bytes, Touch kind, Where where,
+                               const std::string& place) {
+  const auto verb = [](bool write, bool atomic) { return atomic ? "changes it by an atomic" : write ? "writes it" : "reads it"; };
+  const uint32_t number = race.mark.thread - 1;
+  const int64_t block = number / current_launch->threads;
+  const int thread = static_cast<int>(number % current_launch->threads);
+  const Who other{block % current_launch->facts.blocks_x, block / current_launch->facts.blocks_x, block, thread,
+                  thread / kWarpLanes, thread % kWarpLanes};
+  const bool across = block != speaker().block;
+  Fault fault;
+  fault.rule = std::string("race between ") + (across ? "blocks" : "threads") + " on " + place + ", " +
+               std::to_string(bytes) + " bytes";
+  fault.steps.push_back({name_of(other) + " " + verb(race.is_write, (race.mark.where & kAtomicMark) != 0), race.mark.where});
+  fault.steps.push_back({name_of(speaker()) + " " + verb(kind == Touch::kWrite, kind == Touch::kAtomic), where});
+  fault.advice = across ? "nothing orders the two: blocks need device_fence and an atomic on both sides"
+                 : other.warp == speaker().warp
+                     ? "nothing orders the two: lanes need a warp_barrier between them (shuffles do not order memory)"
+                     : "nothing orders the two: a block_barrier is missing between them";
+  fail(std::move(fault));
+}
+
+void drop_set(Cell& cell) {
+  many[cell.other.clock].clear();
+  unused_sets.push_back(cell.other.clock);
+  cell.other = Mark();
+}
+
+// The first of the cell's readers, or changers by atomics, that the access races with.
+template <bool kShared>
+bool races_with_other(const Cell& cell, Touch kind, Race& race) {
+  const auto conflicts = [kind](Where where) {
+    const bool atomic = (where & kAtomicMark) != 0;
+    return kind == Touch::kWrite || (kind == Touch::kRead ? atomic : !atomic);
+  };
+  if (cell.other.thread == 0) return false;
+  if (cell.other.thread != kMany) {
+    race = {cell.other, false};
+    return conflicts(cell.other.where) && !precedes<kShared>(cell.other.thread, cell.other.clock);
+  }
+  for (const Readers& readers : many[cell.other.clock]) {
+    if (!conflicts(readers.where)) continue;
+    for (uint32_t rest = readers.lanes; rest != 0; rest &= rest - 1) {
+      const uint32_t thread = readers.first + static_cast<uint32_t>(std::countr_zero(rest));
+      race = {{thread, readers.clock, readers.where}, false};
+      if (!precedes<kShared>(thread, readers.clock)) return true;
+    }
+  }
+  return false;
+}
+
+void add_to_set(std::vector<Readers>& set, const Mark& mark) {
+  const uint32_t lane = (mark.thread - 1) % current_launch->threads % kWarpLanes;
+  const uint32_t first = mark.thread - lane;
+  const uint32_t bit = 1u << lane;
+  Readers* same = nullptr;
+  for (size_t i = 0; i < set.size(); ++i) {
+    Readers& readers = set[i];
+    if (readers.first != first || ((readers.where ^ mark.where) & kAtomicMark) != 0) continue;
+    if (readers.clock == mark.clock) {
+      same = &readers;
+      readers.lanes |= bit;
+      readers.where = mark.where;
+    } else {
+      readers.lanes &= ~bit;  // the lane's later access stands for its earlier one
+    }
+  }
+  if (same == nullptr) set.push_back({first, bit, mark.clock, mark.where});
+  std::erase_if(set, [](const Readers& readers) { return readers.lanes == 0; });
+}
+
+// Whether an earlier read, or change by an atomic, need not be kept beside a new mark: whoever is ordered after the new
+// one is ordered after it. Of the two kinds one does not stand for the other (an atomic conflicts with reads that a read
+// does not conflict with), unless all who can still come are ordered after the earlier one.
+template <bool kShared>
+bool stands_for(const Mark& mark, uint32_t thread, uint32_t clock, Where where) {
+  if (!precedes<kShared>(thread, clock)) return false;
+  if (((mark.where ^ where) & kAtomicMark) == 0) return true;
+  return kShared && (!is_own_block(thread) || clock < turn.thread->block->base);
+}
+
+template <bool kShared>
+bool stands_for_all(const Mark& mark, const std::vector<Readers>& set) {
+  for (const Readers& readers : set) {
+    for (uint32_t rest = readers.lanes; rest != 0; rest &= rest - 1) {
+      const uint32_t thread = readers.first + static_cast<uint32_t>(std::countr_zero(rest));
+      if (!stands_for<kShared>(mark, thread, readers.clock, readers.where)) return false;
+    }
+  }
+  return true;
+}
+
+// Notes a read, or a change by an atomic.
+template <bool kShared>
+void note_other(Cell& cell, const Mark& mark) {
+  if (cell.other.thread == kMany) {
+    std::vector<Readers>& set = many[cell.other.clock];
+    if (stands_for_all<kShared>(mark, set)) {
+      drop_set(cell);
+      cell.other = mark;
+    } else {
+      add_to_set(set, mark);
+    }
+    return;
+  }
+  if (cell.other.thread == 0 ||
+      stands_for<kShared>(mark, cell.other.thread, cell.other.clock, cell.other.where)) {
+    cell.other = mark;
+    return;
+  }
+  if (unused_sets.empty()) {
+    unused_sets.push_back(static_cast<uint32_t>(many.size()));
+    many.emplace_back();
+  }
+  const uint32_t number = unused_sets.back();
+  unused_sets.pop_back();
+  add_to_set(many[number], cell.other);
+  add_to_set(many[number], mark);
+  cell.other = {kMany, number, 0};
+}
+
+// Notes the access in one cell; true where it races.
+template <bool kShared>
+bool note(Cell& cell, Touch kind, Where where, Race& race) {
+  const Mark mark{turn.number, turn.clock, kind == Touch::kAtomic ? where | kAtomicMark : where};
+  if (cell.write.thread != 0 && !precedes<kShared>(cell.write.thread, cell.write.clock)) {
+    race = {cell.write, true};
+    return true;
+  }
+  if (races_with_other<kShared>(cell, kind, race)) return true;
+  if (kind == Touch::kWrite) {
+    if (cell.other.thread == kMany) drop_set(cell);
+    cell.other = Mark();
+    cell.write = mark;
+  } else if (cell.other.thread != mark.thread || cell.other.clock != mark.clock ||
+             ((cell.other.where ^ mark.where) & kAtomicMark) != 0) {
+    note_other<kShared>(cell, mark);
+  }
+  return false;
+}
+
+[[noreturn]] void fail_of_bounds(const std::string& rule, uint32_t bytes, Touch kind, Where where, const char* advice) {
+  Fault fault;
+  fault.rule = rule;
+  fault.steps.push_back({name_of(speaker()) + (kind == Touch::kRead ? " reads " : " writes ") + std::to_string(bytes) +
+                             (bytes == 1 ? " byte" : " bytes"),
+                         where});
+  fault.advice = advice;
+  fail(std::move(fault));
+}
+
+std::string describe_global(const Region& region, uintptr_t address) {
+  const uintptr_t offset = address - region.begin;
+  return region.buffer->name + "[" + std::to_string(offset >> region.item_shift) + "]";
+}
+
+const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
+  const size_t offset = address - turn.shared_low;
+  const SharedLayout& layout = shared_layout();
+  const uint8_t number = layout.array_of_grain[offset / kSharedGrain];
+  if (number == 0 || offset + bytes > layout.arrays[number - 1].offset + layout.arrays[number - 1].bytes) {
+    fail_of_bounds("out of bounds of shared memory: " + describe_shared(offset, bytes), bytes, kind, where, "");
+  }
+  if (current_launch->options.check_races == 0) return nullptr;
+  const size_t resident = static_cast<size_t>(turn.thread->block->first_slot / current_launch->threads);
+  Cell* const cells = shared_cells + resident * shared_cells_each;
+  Race race{};
+  for (size_t i = offset / kSharedCell; i <= (offset + bytes - 1) / kSharedCell; ++i) {
+    if (note<true>(cells[i], kind, where, race)) {
+      fail_of_race(race, bytes, kind, where, describe_shared(offset, bytes));
+    }
+  }
+  return nullptr;
+}
+
+const Region* region_of(uintptr_t address) {
+  if (last_region < regions.size() && regions[last_region].begin <= address && address < regions[last_region].end) {
+    return &regions[last_region];
+  }
+  size_t low = 0;
+  size_t high = regions.size();
+  while (low < high) {
+    const size_t middle = (low + high) / 2;
+    if (regions[middle].end <= address) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  if (low == regions.size() || address < regions[low].begin) return nullptr;
+  last_region = low;
+  return &regions[low];
+}
+
+// Memory that is no buffer: the kernel's arguments and the library's constants may be read.
+const Buffer* touch_other(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
+  const uintptr_t parameters = reinterpret_cast<uintptr_t>(current_launch->parameters);
+  const bool is_parameter = address - parameters < current_launch->parameter_bytes;
+  if (kind == Touch::kRead && (is_parameter || is_constant(address, bytes))) return nullptr;
+  size_t stack = 0;
+  if (all_stacks().holds(reinterpret_cast<void*>(address), &stack)) {
+    fail_of_bounds("a local variable of another thread, or past the end of the own stack", bytes, kind, where,
+                   "threads share values by shared memory or shuffles");
+  }
+  for (int b = 0; b < current_launch->resident; ++b) {
+    if (address - reinterpret_cast<uintptr_t>(resident_block(b).shared.base) < shared_extent()) {
+      fail_of_bounds("shared memory of another block", bytes, kind, where, "");
+    }
+  }
+  if (is_library(address)) {
+    fail_of_bounds("a global or static variable", bytes, kind, where, "kernels have none on a GPU: hand it over as an argument");
+  }
+  fail_of_bounds("out of bounds of global memory: " + buffers().nearest(address), bytes, kind, where,
+                 "only memory that the op handed out to the kernel may be touched");
+}
+
+}  // namespace
+
+const Buffer* touch(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
+  if (address - turn.shared_low < turn.shared_bytes) return touch_shared(address, bytes, kind, where);
+  const Region* const region = region_of(address);
+  if (region == nullptr) return touch_other(address, bytes, kind, where);
+  if (address + bytes > region->end) {
+    fail_of_bounds("out of bounds of global memory: " + std::to_string(address + bytes - region->end) +
+                       " bytes past the end of " + region->buffer->name,
+                   bytes, kind, where, "");
+  }
+  if (region->read_only) {
+    if (kind == Touch::kRead) return region->buffer;
+    fail_of_bounds("a write to " + describe_global(*region, address) + ", which is read-only", bytes, kind, where,
+                   "the op handed it out as const");
+  }
+  if (current_launch->options.check_races == 0) return region->buffer;
+  const uintptr_t first = (address - region->begin) >> region->item_shift;
+  const uintptr_t last = (address + bytes - 1 - region->begin) >> region->item_shift;
+  Race race{};
+  for (uintptr_t i = first; i <= last; ++i) {
+    if (note<false>(region->cells[i], kind, where, race)) {
+      fail_of_race(race, bytes, kind, where, describe_global(*region, address));
+    }
+  }
+  return region->buffer;
+}
+
+void begin_shadow() {
+  const auto cells_of = [](const Buffer& buffer) {
+    const int shift = std::countr_zero(std::bit_floor(buffer.item_bytes));
+    return ((buffer.end - buffer.begin) >> shift) + 1;
+  };
+  shared_cells_each = kSharedRoom / kSharedCell;
+  size_t needed = shared_cells_each * current_launch->resident;
+  for (const Buffer& buffer : buffers().all()) needed += buffer.read_only ? 0 : cells_of(buffer);
+  memory.provide(needed);
+  shared_cells = nullptr;
+  regions.clear();
+  last_region = 0;
+  for (const Buffer& buffer : buffers().all()) {
+    const int shift = std::countr_zero(std::bit_floor(buffer.item_bytes));
+    Cell* const cells = buffer.read_only ? nullptr : memory.take(cells_of(buffer));
+    regions.push_back({buffer.begin, buffer.end, buffer.read_only, shift, cells, &buffer});
+  }
+  shared_cells = memory.take(shared_cells_each * current_launch->resident);
+}
+
+void end_shadow() {
+  memory.give_back();
+  regions.clear();
+  many.clear();
+  unused_sets.clear();
+}
+
+}  // namespace igf::simt

@@ -14,6 +14,7 @@ struct DeviceContext {
   void* stream;
   int multiprocessors;  // of the current device
   uint32_t* arrivals;   // [kArrivalCounters] in global memory, zero; for one launch, which leaves them zero
+  int64_t shared_bytes = 48 << 10;  // shared memory that one block may have at most, static and dynamic
 };
 
 // Element types that kernels read and write.

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from instructgpt_fast.ops import _checks, _library
-from instructgpt_fast.ops._philox import DROPOUT_USE, key_of, philox
+from instructgpt_fast.ops._attention_by_torch import attention_by_torch, say_once
+from instructgpt_fast.ops._attention_masks import dropout_mask, visible_keys
 
 _forward = torch.ops.instructgpt_fast.attention
 _backward = torch.ops.instructgpt_fast.attention_backward
@@ -34,7 +35,8 @@ def attention(
 ) -> Tensor:
     """Attends: out[i] = sum over visible j of softmax_j(scale * q[i] . k[j]) v[j], heads apart, sequences apart.
 
-    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the band after Child et al. 2019, arXiv:1904.10509.
+    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the band after Child et al. 2019, arXiv:1904.10509. On a GPU for which
+    this build has no kernel, torch's own attention does the work, said once by a warning.
 
     Args:
         q: dense [B, Tq, H, D], or packed [N, H, D] with cu_seqlens; float32, bfloat16 or float16.
@@ -60,6 +62,9 @@ def attention(
     _check(q, k, v, causal, window, cu_seqlens, dropout_p, dropout_seed, scale)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     seed = _seed(dropout_seed, q.device) if dropout_p > 0 else None
+    if _library.by_torch("attention", q.device.type):
+        say_once("attention")
+        return attention_by_torch(q, k, v, cu_seqlens, causal, window, dropout_p, seed, scale)
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return _Attention.apply(q, k, v, cu_seqlens, causal, window, dropout_p, seed, scale, deterministic)
     return _forward(q, k, v, cu_seqlens, causal, window, dropout_p, seed, scale)[0]
@@ -104,36 +109,6 @@ def attention_oracle(
     if not outs:
         return q * 0.0
     return torch.stack(outs) if cu_seqlens is None else torch.cat(outs)
-
-
-def visible_keys(queries: int, keys: int, causal: bool, window: int | None) -> Tensor:
-    """Which keys each query of one sequence sees: bool [queries, keys]."""
-    position = torch.arange(queries)[:, None] + keys - queries
-    key = torch.arange(keys)[None, :]
-    visible = torch.ones(queries, keys, dtype=torch.bool)
-    if causal:
-        visible &= key <= position
-    if window is not None:
-        visible &= key > position - window
-    return visible
-
-
-def dropout_mask(
-    seed: int | Tensor, p: float, first_row: int, rows_and_heads: tuple[int, ...] | torch.Size, keys: int
-) -> Tensor:
-    """Which elements of the softmax are kept: bool [rows, heads, keys]; first_row counts over the whole batch."""
-    rows, heads = rows_and_heads
-    shape = (rows, heads, keys)
-    key = torch.arange(keys)
-    counters = (
-        (key // 64 * 16 + key % 16)[None, None].expand(shape),
-        torch.arange(first_row, first_row + rows)[:, None, None].expand(shape),
-        torch.arange(heads)[None, :, None].expand(shape),
-        torch.full(shape, DROPOUT_USE),
-    )
-    words = torch.stack(philox(counters, key_of(torch.as_tensor(seed).reshape(()))))
-    word = words.gather(0, (key // 16 % 4).expand(1, *shape))[0]
-    return word >= round(p * 2**32)
 
 
 def _softmax(q: Tensor, k: Tensor, visible: Tensor, scale: float) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instructgpt_fast.ops.attention import attention, attention_oracle, dropout_mask, visible_keys
+from instructgpt_fast.ops._attention_masks import dropout_mask, visible_keys
+from instructgpt_fast.ops.attention import attention, attention_oracle
 from python_tests.accuracy import same_bits
 from python_tests.ops.suite import BadCall, Case, New, OpSuite, Sabotage
 

@@ -132,14 +132,28 @@ def test_a_gpu_is_used_when_every_operator_has_a_kernel(monkeypatch: pytest.Monk
 
 
 def test_a_gpu_without_all_kernels_is_not_used_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = {"cpu": frozenset({"attention", "adamw", "gae"}), "cuda": frozenset({"adamw"})}
+    served = {"cpu": frozenset({"grad_norm", "adamw", "gae"}), "cuda": frozenset({"adamw"})}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(device_module, "operators_on", served.__getitem__)
     device, reason = choose_device("auto")
     assert device == torch.device("cpu")
-    assert reason == "auto: 2 operators have no CUDA kernel in this build, among them attention"
+    assert reason == "auto: 2 operators have no CUDA kernel in this build, among them gae"
     with pytest.raises(BackendError, match="2 operators have no CUDA kernel"):
         choose_device("cuda")
+
+
+def test_a_gpu_is_used_where_torch_stands_in_for_attention_and_the_reason_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = {"cpu": frozenset({"attention", "attention_decode", "adamw"}), "cuda": frozenset({"adamw"})}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(device_module, "operators_on", served.__getitem__)
+    words = "but for attention, attention_decode this build has no kernel: torch's scaled_dot_product_attention is used"
+    for name in ("auto", "cuda"):
+        device, reason = choose_device(name)
+        assert device == torch.device("cuda")
+        assert reason.endswith(words)
 
 
 def test_dtypes() -> None:

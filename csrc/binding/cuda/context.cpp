@@ -12,16 +12,25 @@
 namespace igf {
 namespace {
 
-int multiprocessors_of(int device) {
+struct Facts {
+  int multiprocessors = 0;  // 0 = not asked yet
+  int shared_bytes = 0;
+};
+
+Facts facts_of(int device) {
   static std::mutex mutex;
-  static std::vector<int> known;  // by device; 0 = not asked yet
+  static std::vector<Facts> known;  // by device
   const std::lock_guard<std::mutex> lock(mutex);
-  if (static_cast<size_t>(device) >= known.size()) known.resize(device + 1, 0);
-  if (known[device] == 0) {
-    const cudaError_t error = cudaDeviceGetAttribute(&known[device], cudaDevAttrMultiProcessorCount, device);
+  if (static_cast<size_t>(device) >= known.size()) known.resize(device + 1);
+  Facts& facts = known[device];
+  if (facts.multiprocessors == 0) {
+    cudaError_t error = cudaDeviceGetAttribute(&facts.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess) {
+      error = cudaDeviceGetAttribute(&facts.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    }
     IGF_CHECK(error == cudaSuccess, "device ", device, ": ", cudaGetErrorString(error));
   }
-  return known[device];
+  return facts;
 }
 
 // Zeroed counters for launches that look for their last block. Each launch takes the next place of a ring, so that
@@ -58,7 +67,8 @@ DeviceContext device_context(const Tensor& tensor) {
   const int device = tensor.get_device_index();
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  return {stream, multiprocessors_of(device), next_arrivals(device)};
+  const Facts facts = facts_of(device);
+  return {stream, facts.multiprocessors, next_arrivals(device), facts.shared_bytes};
 }
 
 }  // namespace igf

@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include "device/context.h"
+
 namespace igf {
 
 struct CrossEntropyRows {
@@ -27,5 +29,22 @@ struct CrossEntropyRows {
 // logits [count, vocabulary] of T = float or bfloat16; statistics in f32.
 template <typename T>
 void cross_entropy_rows(T* logits, const CrossEntropyRows& rows);
+
+struct CrossEntropyChunk {
+  void* logits;            // [count, stride] on 16 bytes, `stride` whole vectors of 16 bytes; f32, bf16 or f16
+  const int64_t* targets;  // [count], in [0, vocabulary)
+  float* losses;           // [all]; those of this chunk, which begin at `first`, are written
+  float* loss;             // [], the sum of all losses; null before the last chunk
+  int64_t first;
+  int64_t count;
+  int64_t all;
+  int64_t vocabulary;
+  int64_t stride;  // at least vocabulary; what lies beyond a row's end may be overwritten
+  float gradient_scale;  // logits become gradient_scale * dloss/dz; 0: they are left as they are
+  Element element;
+};
+
+// The same on a CUDA device. A target outside the vocabulary ends the launch with an error.
+void cross_entropy_rows_cuda(const CrossEntropyChunk& chunk, const DeviceContext& context);
 
 }  // namespace igf

@@ -2,24 +2,12 @@
 #include "ops/linear_cross_entropy/linear_cross_entropy.h"
 
 #include "binding/vocabulary_chunks.h"
+#include "ops/linear_cross_entropy/linear_cross_entropy_checks.h"
 
 namespace igf {
 namespace {
 
 constexpr const char* kOp = "linear_cross_entropy";
-
-void check_inputs(const Tensor& hidden, const Tensor& weight, const Tensor& targets, const OptionalTensor& loss_mask) {
-  IGF_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1), kOp,
-            ": hidden must be [N, D] and weight [V, D]");
-  IGF_CHECK(weight.size(0) > 0, kOp, ": weight must have at least one row");
-  check_dtype(kOp, "weight", weight, hidden.scalar_type());
-  check_vector(kOp, "targets", targets, hidden.size(0));
-  check_dtype(kOp, "targets", targets, ScalarType::Long);
-  if (loss_mask.has_value()) {
-    check_vector(kOp, "loss_mask", *loss_mask, hidden.size(0));
-    check_dtype(kOp, "loss_mask", *loss_mask, ScalarType::Bool);
-  }
-}
 
 struct Counted {
   std::vector<int64_t> rows;
@@ -44,7 +32,7 @@ Counted counted_tokens(const Tensor& targets, const OptionalTensor& loss_mask, i
 std::tuple<Tensor, Tensor, Tensor> linear_cross_entropy_cpu(Tensor hidden, Tensor weight, Tensor targets,
                                                             OptionalTensor loss_mask, bool need_dhidden,
                                                             bool need_dweight) {
-  check_inputs(hidden, weight, targets, loss_mask);
+  check_cross_entropy_inputs(hidden, weight, targets, loss_mask);
   const Counted counted = counted_tokens(dense(targets), dense(loss_mask), weight.size(0));
   VocabularyChunks chunks(hidden, weight, counted.rows);
   if (need_dhidden) chunks.want_dhidden();

@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include "device/context.h"
+
 namespace igf {
 
 struct TokenLogprobRows {
@@ -45,5 +47,38 @@ void token_logprob_rows(const T* logits, const TokenLogprobRows& rows);
 // Replaces the logits by the gradient with respect to them.
 template <typename T>
 void token_logprob_gradient_rows(T* logits, const TokenLogprobGradientRows& rows);
+
+struct TokenLogprobChunk {
+  const void* logits;      // [count, stride] on 16 bytes, `stride` whole vectors of 16 bytes; f32, bf16 or f16
+  const int64_t* tokens;   // [count], in [0, vocabulary)
+  float* logprobs;         // [count], written
+  float* entropy;          // [count], written
+  float* statistics;       // [count, 2], written
+  int64_t count;
+  int64_t vocabulary;
+  int64_t stride;  // at least vocabulary
+  float inverse_temperature;
+  Element element;
+};
+
+struct TokenLogprobGradientChunk {
+  void* logits;             // as above, replaced by gradient_scale times the gradient, also beyond a row's end
+  const int64_t* rows;      // [count]: where in the [N] arrays below each row of the chunk stands
+  const int64_t* tokens;    // [N]
+  const float* dlogprobs;   // [N]
+  const float* dentropy;    // [N]
+  const float* entropy;     // [N]
+  const float* statistics;  // [N, 2]
+  int64_t count;
+  int64_t vocabulary;
+  int64_t stride;
+  float inverse_temperature;
+  float gradient_scale;
+  Element element;
+};
+
+// The same on a CUDA device. A token outside the vocabulary ends the launch with an error.
+void token_logprob_rows_cuda(const TokenLogprobChunk& chunk, const DeviceContext& context);
+void token_logprob_gradient_rows_cuda(const TokenLogprobGradientChunk& chunk, const DeviceContext& context);
 
 }  // namespace igf

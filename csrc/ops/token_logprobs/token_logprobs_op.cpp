@@ -4,21 +4,12 @@
 #include <numeric>
 
 #include "binding/vocabulary_chunks.h"
+#include "ops/token_logprobs/token_logprobs_checks.h"
 
 namespace igf {
 namespace {
 
 constexpr const char* kOp = "token_logprobs";
-
-void check_inputs(const Tensor& hidden, const Tensor& weight, const Tensor& tokens, double temperature) {
-  IGF_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1), kOp,
-            ": hidden must be [N, D] and weight [V, D]");
-  IGF_CHECK(weight.size(0) > 0, kOp, ": weight must have at least one row");
-  IGF_CHECK(temperature > 0, kOp, ": temperature must be above 0, got ", temperature);
-  check_dtype(kOp, "weight", weight, hidden.scalar_type());
-  check_vector(kOp, "tokens", tokens, hidden.size(0));
-  check_dtype(kOp, "tokens", tokens, ScalarType::Long);
-}
 
 void check_tokens(const Tensor& tokens, int64_t vocabulary) {
   const int64_t* token = data<int64_t>(tokens);
@@ -29,7 +20,7 @@ void check_tokens(const Tensor& tokens, int64_t vocabulary) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> token_logprobs_cpu(Tensor hidden, Tensor weight, Tensor tokens, double temperature) {
-  check_inputs(hidden, weight, tokens, temperature);
+  check_token_logprob_inputs(hidden, weight, tokens, temperature);
   const Tensor token = dense(tokens);
   check_tokens(token, weight.size(0));
   const int64_t count = hidden.size(0);
@@ -57,25 +48,12 @@ std::tuple<Tensor, Tensor, Tensor> token_logprobs_cpu(Tensor hidden, Tensor weig
   return {logprobs, entropy, statistics};
 }
 
-void check_gradients(const Tensor& hidden, const Tensor& dlogprobs, const Tensor& dentropy, const Tensor& entropy,
-                     const Tensor& statistics) {
-  const int64_t count = hidden.size(0);
-  check_vector(kOp, "dlogprobs", dlogprobs, count);
-  check_vector(kOp, "dentropy", dentropy, count);
-  check_vector(kOp, "entropy", entropy, count);
-  IGF_CHECK(statistics.dim() == 2 && statistics.size(0) == count && statistics.size(1) == 2, kOp,
-            ": statistics must be [N, 2]");
-  for (const Tensor& tensor : {dlogprobs, dentropy, entropy, statistics}) {
-    check_dtype(kOp, "a statistic or its gradient", tensor, ScalarType::Float);
-  }
-}
-
 // A gradient that is not needed has zero rows: an op returns the same number of tensors always.
 std::tuple<Tensor, Tensor> token_logprobs_backward_cpu(Tensor dlogprobs, Tensor dentropy, Tensor hidden, Tensor weight,
                                                        Tensor tokens, Tensor entropy, Tensor statistics,
                                                        double temperature, bool need_dhidden, bool need_dweight) {
-  check_inputs(hidden, weight, tokens, temperature);
-  check_gradients(hidden, dlogprobs, dentropy, entropy, statistics);
+  check_token_logprob_inputs(hidden, weight, tokens, temperature);
+  check_token_logprob_gradients(hidden, dlogprobs, dentropy, entropy, statistics);
   const Tensor from_logprobs = dense(dlogprobs), from_entropy = dense(dentropy), token = dense(tokens);
   const Tensor row_entropy = dense(entropy), row_statistics = dense(statistics);
   std::vector<int64_t> rows;

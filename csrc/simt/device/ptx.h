@@ -12,4 +12,11 @@ IGF_DEVICE float ex2_approx(float x) {
 
 IGF_DEVICE float tanh_approx(float x) { return std::tanh(x); }
 
+IGF_DEVICE void named_barrier_sync(int barrier, int threads IGF_SITE_PARAMETER) {
+  simt::named_barrier_sync(barrier, threads IGF_SITE);
+}
+IGF_DEVICE void named_barrier_arrive(int barrier, int threads IGF_SITE_PARAMETER) {
+  simt::named_barrier_arrive(barrier, threads IGF_SITE);
+}
+
 }  // namespace igf::device::ptx

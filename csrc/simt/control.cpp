@@ -7,6 +7,7 @@
 
 #include "simt/accounting.h"
 #include "simt/buffers.h"
+#include "simt/launch.h"
 #include "simt/mutation.h"
 #include "simt/options.h"
 #include "simt/where.h"
@@ -133,7 +134,10 @@ void igf_simt_end() {
   buffers().clear();
 }
 
-void igf_simt_op_begins() { buffers().clear(); }
+void igf_simt_op_begins() {
+  buffers().clear();
+  launch_failed = false;
+}
 
 void igf_simt_name_buffer(const void* begin, size_t bytes, const char* name) {
   buffers().name(reinterpret_cast<uintptr_t>(begin), bytes, name);
@@ -158,6 +162,8 @@ const char* igf_simt_sites() {
   text = sites.done();
   return text.c_str();
 }
+
+int igf_simt_launch_failed() { return launch_failed ? 1 : 0; }
 
 const char* igf_simt_describe(uint64_t program_counter) {
   static std::string text;

@@ -14,6 +14,7 @@ namespace igf::simt {
 Launch* current_launch = nullptr;
 Observer* observer = nullptr;
 Mutator* mutator = nullptr;
+bool launch_failed = false;
 
 Options& options() {
   static Options instance;
@@ -72,6 +73,7 @@ struct Running {
 void launch(const LaunchFacts& facts, void (*body)(void*), void* parameters, size_t parameter_bytes) {
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
+  launch_failed = true;
   check_shape(facts);
   Launch launch;
   launch.facts = facts;
@@ -93,6 +95,7 @@ void launch(const LaunchFacts& facts, void (*body)(void*), void* parameters, siz
   recorded_fault() = Fault();
   if (observer != nullptr) observer->launch_ends(launch.facts, launch.failed ? text.c_str() : nullptr);
   if (launch.failed) throw std::runtime_error(text);
+  launch_failed = false;
 }
 
 bool say(Word word, Site site) {

@@ -12,4 +12,7 @@ namespace igf::simt {
 // and the places.
 void launch(const LaunchFacts& facts, void (*body)(void*), void* parameters, size_t parameter_bytes);
 
+// True from the beginning of a launch to its clean end: tells an error of a kernel from one of the op around it.
+extern bool launch_failed;
+
 }  // namespace igf::simt

@@ -1,4 +1,4 @@
-"""Writes benchmarks/ledger/<op>.json, what each kernel takes of a multiprocessor: `python -m benchmarks.ledger.resources`.
+"""Writes benchmarks/ledger/<op>.json, what each kernel takes of a GPU: `python -m benchmarks.ledger.resources`.
 
 A change of a kernel shows in these files before it shows on a GPU: registers or shared memory that halve the occupancy,
 local memory (spilled registers, or arrays that did not fit into registers). `--check` compares instead of writing, and
@@ -98,7 +98,7 @@ def in_library(library: Path) -> Resources:
     rows = []
     for part in report.split("arch = sm_")[1:]:
         arch = part.partition("\n")[0].strip()
-        # From sm_90 on a part of a block's shared memory is the driver's: cuobjdump counts it where there is any, ptxas not.
+        # From sm_90 on the driver has a share of a block's shared memory: cuobjdump counts it where there is any.
         kept = RESERVED_SHARED_BYTES if int(re.sub(r"\D", "", arch)) >= 90 else 0
         for name, registers, stack, shared, local in USAGE.findall(part):
             rows.append((name, arch, (int(registers), max(0, int(shared) - kept), int(stack) + int(local))))

@@ -24,6 +24,6 @@ Tensor run_microkernel(int64_t which, Tensor input) {
 }  // namespace
 }  // namespace igf
 
-STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast_microkernels, IGF_DEVICE_KEY, m) {
-  m.impl("run", TORCH_BOX(&igf::run_microkernel));
+STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, IGF_DEVICE_KEY, m) {
+  m.impl("microkernel", TORCH_BOX(&igf::run_microkernel));
 }

@@ -1,4 +1,4 @@
-// Micro-kernels: the schema, in a namespace of its own, since they are no part of the package's operators.
+// Micro-kernels: the schema. For checks of a device; there is no CPU execution and no Python face.
 #include "binding/torch.h"
 
-STABLE_TORCH_LIBRARY(instructgpt_fast_microkernels, m) { m.def("run(int which, Tensor input) -> Tensor"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(instructgpt_fast, m) { m.def("microkernel(int which, Tensor input) -> Tensor"); }

@@ -17,15 +17,22 @@ void arrive(const Copy& copy) {
 }  // namespace
 
 void Copies::begin(uintptr_t shared, size_t bytes, int threads) {
+  // Most kernels copy nothing asynchronously, and those that do leave nothing behind unless they fail.
+  const size_t words = (bytes + kWord - 1) / kWord;
+  if (count_ != 0 || words != words_ || threads != threads_) {
+    owner_.clear();
+    slots_.clear();
+    free_.clear();
+    issuers_.clear();
+  }
   low_ = shared;
+  words_ = words;
+  threads_ = threads;
   count_ = 0;
-  owner_.assign((bytes + kWord - 1) / kWord, 0);
-  slots_.clear();
-  free_.clear();
-  issuers_.assign(static_cast<size_t>(threads), {});
 }
 
 void Copies::issue(Copy copy, bool at_once) {
+  owner_.resize(words_);
   uint32_t slot = static_cast<uint32_t>(slots_.size());
   if (free_.empty()) {
     slots_.emplace_back();
@@ -42,24 +49,29 @@ void Copies::issue(Copy copy, bool at_once) {
   for (size_t word = 0; word < copy.bytes / kWord; ++word) owner_[(copy.shared - low_) / kWord + word] = slot + 1;
   slots_[slot] = copy;
   ++count_;
-  Issuer& issuer = issuers_[static_cast<size_t>(copy.thread)];
+  Issuer& issuer = issuer_of(copy.thread);
   issuer.pending.push_back({slot, issuer.group});
 }
 
-void Copies::commit(int thread) { ++issuers_[static_cast<size_t>(thread)].group; }
+Copies::Issuer& Copies::issuer_of(int thread) {
+  issuers_.resize(static_cast<size_t>(threads_));
+  return issuers_[static_cast<size_t>(thread)];
+}
+
+void Copies::commit(int thread) { ++issuer_of(thread).group; }
 
 const std::vector<Copy>& Copies::end(int thread, int pending) {
-  const uint64_t groups = issuers_[static_cast<size_t>(thread)].group;  // committed so far
+  const uint64_t groups = issuer_of(thread).group;  // committed so far
   const uint64_t kept = static_cast<uint64_t>(pending);
   return end_before(thread, groups > kept ? groups - kept : 0);
 }
 
 const std::vector<Copy>& Copies::end_all(int thread) {
-  return end_before(thread, issuers_[static_cast<size_t>(thread)].group + 1);
+  return end_before(thread, issuer_of(thread).group + 1);
 }
 
 const std::vector<Copy>& Copies::end_before(int thread, uint64_t group) {
-  std::vector<Pending>& pending = issuers_[static_cast<size_t>(thread)].pending;
+  std::vector<Pending>& pending = issuer_of(thread).pending;
   ended_.clear();
   changed_ = -1;
   while (ended_.size() < pending.size() && pending[ended_.size()].group < group) {
@@ -80,6 +92,7 @@ const std::vector<Copy>& Copies::end_before(int thread, uint64_t group) {
 }
 
 const Copy* Copies::first_of(int thread) const {
+  if (count_ == 0) return nullptr;
   const std::vector<Pending>& pending = issuers_[static_cast<size_t>(thread)].pending;
   return pending.empty() ? nullptr : &slots_[pending.front().slot];
 }

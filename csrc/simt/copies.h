@@ -58,11 +58,14 @@ class Copies {
     uint64_t group = 0;            // that the next copy will belong to
   };
 
+  Issuer& issuer_of(int thread);
   const Copy* find(uintptr_t address, size_t bytes) const;
   const std::vector<Copy>& end_before(int thread, uint64_t group);
 
   uintptr_t low_ = 0;
-  size_t count_ = 0;
+  size_t words_ = 0;
+  int threads_ = 0;
+  size_t count_ = 0;  // under way
   std::vector<uint32_t> owner_;  // by 4 bytes of shared memory: a slot + 1, 0 for none
   std::vector<Copy> slots_;
   std::vector<uint32_t> free_;

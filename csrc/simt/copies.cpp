@@ -16,23 +16,22 @@ void arrive(const Copy& copy) {
 
 }  // namespace
 
-void Copies::begin(uintptr_t shared, size_t bytes, int threads) {
+void Copies::begin(uintptr_t shared, int threads) {
   // Most kernels copy nothing asynchronously, and those that do leave nothing behind unless they fail.
-  const size_t words = (bytes + kWord - 1) / kWord;
-  if (count_ != 0 || words != words_ || threads != threads_) {
+  if (count_ != 0 || threads != threads_) {
     owner_.clear();
     slots_.clear();
     free_.clear();
     issuers_.clear();
   }
   low_ = shared;
-  words_ = words;
   threads_ = threads;
   count_ = 0;
 }
 
 void Copies::issue(Copy copy, bool at_once) {
-  owner_.resize(words_);
+  const size_t words = (copy.shared - low_ + copy.bytes) / kWord;
+  if (owner_.size() < words) owner_.resize(words);
   uint32_t slot = static_cast<uint32_t>(slots_.size());
   if (free_.empty()) {
     slots_.emplace_back();

@@ -27,8 +27,8 @@ struct Copy {
 
 class Copies {
  public:
-  // A block begins: its shared memory, 4-byte aligned, and its number of threads.
-  void begin(uintptr_t shared, size_t bytes, int threads);
+  // A block begins: where its shared memory does, on 4 bytes, and its number of threads.
+  void begin(uintptr_t shared, int threads);
 
   // A copy that has passed all checks. `at_once`: the bytes arrive now, though nobody may look before the wait.
   void issue(Copy copy, bool at_once);
@@ -63,7 +63,6 @@ class Copies {
   const std::vector<Copy>& end_before(int thread, uint64_t group);
 
   uintptr_t low_ = 0;
-  size_t words_ = 0;
   int threads_ = 0;
   size_t count_ = 0;  // under way
   std::vector<uint32_t> owner_;  // by 4 bytes of shared memory: a slot + 1, 0 for none

@@ -1,6 +1,4 @@
 // cp.async: issue, groups, waits. copies.h holds what is under way and says the rules.
-#include "simt/copies.h"
-
 #include "simt/fault.h"
 #include "simt/ptx_words.h"
 #include "simt/shadow.h"

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "simt/copies.h"
 #include "simt/events.h"
 #include "simt/fiber.h"
 #include "simt/options.h"
@@ -51,8 +52,11 @@ struct Meeting {
   std::array<Site, kWarpLanes> sites;
 };
 
+struct MatrixWords;  // ptx_words.h
+
 struct Warp {
   std::vector<Meeting> meetings;
+  std::shared_ptr<MatrixWords> matrices;  // made by the first matrix word
 };
 
 // One of the barriers of a block: 0 is block_barrier's.
@@ -76,6 +80,7 @@ struct Block {
   std::vector<Warp> warps;
   std::array<Barrier, kNamedBarriers> barriers;
   SharedMemory shared;        // its own copy
+  Copies copies;              // into it, under way
 };
 
 // What one access hook needs, in one cache line; of the thread whose turn it is.
@@ -150,6 +155,10 @@ void refill_accesses();
 void check_barriers_at_end(Thread& thread);
 // warp.cpp: the same for the words its warp waits at.
 void check_meetings_at_end(Thread& thread);
+// copy_words.cpp: the same for asynchronous copies that nobody waited for.
+void check_copies_at_end(Thread& thread);
+// Somebody does `what` to bytes of a copy that was not waited for.
+[[noreturn]] void fail_of_bytes_under_way(const Copy& copy, const std::string& what, Where where);
 
 // Tells the observer, and asks the mutator: true where the word must do nothing.
 bool say(Word word, Site site);

@@ -15,7 +15,7 @@ constexpr int kRowsOfMatrix = 8;
 
 MatrixWords& words_of_warp() {
   Warp& warp = turn.thread->block->warps[static_cast<size_t>(speaker().warp)];
-  if (warp.matrices == nullptr) warp.matrices = std::make_unique<MatrixWords>();
+  if (warp.matrices == nullptr) warp.matrices = std::make_shared<MatrixWords>();
   return *warp.matrices;
 }
 

@@ -156,9 +156,10 @@ void begin_block(Block& block, int64_t number) {
   block.number = number;
   block.ended = 0;
   block.base = block.latest = 1;
-  for (Warp& warp : block.warps) warp.meetings.clear();
+  for (Warp& warp : block.warps) warp = Warp();
   for (Barrier& barrier : block.barriers) barrier = Barrier();
   refill(block.shared);
+  block.copies.begin(reinterpret_cast<uintptr_t>(block.shared.base), launch.threads);
   for (int i = 0; i < launch.threads; ++i) {
     Thread& thread = thread_of(block, i);
     thread.clock = Clock();
@@ -248,6 +249,7 @@ void end_thread() {
   current_launch->waits_in_vain = 0;
   check_barriers_at_end(thread);
   check_meetings_at_end(thread);
+  check_copies_at_end(thread);
   if (block.ended < current_launch->threads) give_turn(thread);
   // The block has ended: its threads' stacks are free for the next one, which run_blocks begins.
   leave_turn();

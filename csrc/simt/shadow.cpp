@@ -250,12 +250,14 @@ bool note(Cell& cell, Touch kind, Where where, Race& race) {
   return false;
 }
 
+std::string doing(Touch kind, uint32_t bytes) {
+  return (kind == Touch::kRead ? "reads " : "writes ") + std::to_string(bytes) + (bytes == 1 ? " byte" : " bytes");
+}
+
 [[noreturn]] void fail_of_bounds(const std::string& rule, uint32_t bytes, Touch kind, Where where, const char* advice) {
   Fault fault;
   fault.rule = rule;
-  fault.steps.push_back({name_of(speaker()) + (kind == Touch::kRead ? " reads " : " writes ") + std::to_string(bytes) +
-                             (bytes == 1 ? " byte" : " bytes"),
-                         where});
+  fault.steps.push_back({name_of(speaker()) + " " + doing(kind, bytes), where});
   fault.advice = advice;
   fail(std::move(fault));
 }
@@ -271,6 +273,9 @@ const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where 
   const uint8_t number = layout.array_of_grain[offset / kSharedGrain];
   if (number == 0 || offset + bytes > layout.arrays[number - 1].offset + layout.arrays[number - 1].bytes) {
     fail_of_bounds("out of bounds of shared memory: " + describe_shared(offset, bytes), bytes, kind, where, "");
+  }
+  if (const Copy* const copy = turn.thread->block->copies.under_way(address, bytes)) {
+    fail_of_bytes_under_way(*copy, doing(kind, bytes) + " of " + describe_shared(offset, bytes), where);
   }
   if (current_launch->options.check_races == 0) return nullptr;
   const size_t resident = static_cast<size_t>(turn.thread->block->first_slot / current_launch->threads);

@@ -20,10 +20,10 @@ IGF_DEVICE void store_float(const Arguments& a, float value) {
   store(reinterpret_cast<float*>(a.output) + thread_x(), value);
 }
 
-// Floats to 16 bits, two a word; and 16 bits, two a word, to floats.
+// Floats to 16 bits, one a word; and 16 bits, two a word, to floats.
 template <typename T>
 IGF_KERNEL(kNumbers) narrow(Arguments a) {
-  store(reinterpret_cast<T*>(a.output) + thread_x(), from_float<T>(own_float(a)));
+  store(a.output + thread_x(), uint32_t{__builtin_bit_cast(uint16_t, from_float<T>(own_float(a)))});
 }
 template <typename T>
 IGF_KERNEL(kNumbers) widen(Arguments a) {
@@ -65,8 +65,8 @@ IGF_KERNEL(32) random_block(Arguments a) {
 }
 
 const MicroKernel kTable[] = {
-    {"to_bfloat16", kNumbers, kNumbers / 2, 1, kNumbers, &narrow<bfloat16>},
-    {"to_half", kNumbers, kNumbers / 2, 1, kNumbers, &narrow<half>},
+    {"to_bfloat16", kNumbers, kNumbers, 1, kNumbers, &narrow<bfloat16>},
+    {"to_half", kNumbers, kNumbers, 1, kNumbers, &narrow<half>},
     {"from_bfloat16", kNumbers / 2, kNumbers, 1, kNumbers, &widen<bfloat16>},
     {"from_half", kNumbers / 2, kNumbers, 1, kNumbers, &widen<half>},
     {"pack_bfloat16", kNumbers, kNumbers, 1, kNumbers, &pack<bfloat16>},

@@ -316,7 +316,7 @@ def _answers() -> dict[str, Callable[[Words], list[int]]]:
     for kind in ("bfloat16", "half"):
         found[f"mma_{kind}"] = multiply_registers(kind)
         found[f"tile_{kind}"] = multiply_tiles(kind)
-        found[f"to_{kind}"] = lambda words, kind=kind: paired([narrowed(kind, word) for word in words])  # type: ignore[misc]
+        found[f"to_{kind}"] = lambda words, kind=kind: [narrowed(kind, word) for word in words]  # type: ignore[misc]
         found[f"from_{kind}"] = lambda words, kind=kind: [widened(kind, half) for half in halves(words)]  # type: ignore[misc]
         found[f"pack_{kind}"] = packed(kind)
     return found

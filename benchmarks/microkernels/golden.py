@@ -65,8 +65,12 @@ def differences(case: Case, expected: tuple[int, ...], found: tuple[int, ...]) -
     lines = []
     for place, (want, got) in enumerate(zip(expected, found, strict=True)):
         if not near(case, want, got):
-            lines.append(f"{case.name}[{place}]: {got:#010x} ({as_float(got):g}) instead of {want:#010x} ({as_float(want):g})")
+            lines.append(f"{case.name}[{place}]: {shown(got)} instead of {shown(want)}")
     return lines
+
+
+def shown(word: int) -> str:
+    return f"{word:#010x} ({as_float(word):g})"
 
 
 def near(case: Case, want: int, got: int) -> bool:

@@ -175,7 +175,9 @@ def zero_filled(size: int) -> Callable[[Words], list[int]]:
 # Order.
 
 
-def applied(apply: Callable[[int, int], int], wide: bool = False, is_signed: bool = False) -> Callable[[Words], list[int]]:
+def applied(
+    apply: Callable[[int, int], int], wide: bool = False, is_signed: bool = False
+) -> Callable[[Words], list[int]]:
     """Eight places, to which lane l applies its value at place l % 8."""
     size = 64 if wide else 32
 

@@ -1,4 +1,4 @@
-"""The emulator, instruction by instruction: against answers worked out from the documents, and the committed outputs."""
+"""The emulator, one instruction a kernel: against answers worked out from the documents, and the committed outputs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def emulated(schedule: str) -> golden.Outputs:
         return {name: run.one(case, "simt") for name, case in CASES.items()}
 
 
+def differences(expected: golden.Outputs, found: golden.Outputs) -> list[str]:
+    return [line for name, words in expected.items() for line in golden.differences(CASES[name], words, found[name])]
+
+
+def answers() -> golden.Outputs:
+    return {name: tuple(answer(case)) for name, case in CASES.items()}
+
+
 def test_every_case_has_an_answer() -> None:
     assert set(ANSWERS) == set(CASES)
 
@@ -28,8 +36,7 @@ def test_every_case_has_an_answer() -> None:
 @needs_the_emulator
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_answers_of_the_emulator(schedule: str) -> None:
-    found = emulated(schedule)
-    lines = [line for name, case in CASES.items() for line in golden.differences(case, tuple(answer(case)), found[name])]
+    lines = differences(answers(), emulated(schedule))
     assert not lines, "\n".join(lines)
 
 
@@ -38,8 +45,7 @@ def test_the_committed_outputs() -> None:
     """The emulator as it is now: what was written from it must have equal bits, what a GPU wrote must be near."""
     known = golden.read()
     assert known is not None and set(known.outputs) == set(CASES), "run `python -m benchmarks.microkernels`"
-    found = emulated("forward")
-    lines = [line for name, case in CASES.items() for line in golden.differences(case, known.outputs[name], found[name])]
+    lines = differences(known.outputs, emulated("forward"))
     assert not lines, "\n".join(lines)
 
 
@@ -47,8 +53,7 @@ def test_the_committed_outputs_against_the_answers() -> None:
     """Also without the emulator, and so that a GPU's outputs would be held against the documents too."""
     known = golden.read()
     assert known is not None
-    lines = [line for name, words in known.outputs.items()
-             for line in golden.differences(CASES[name], tuple(answer(CASES[name])), words)]
+    lines = differences(answers(), known.outputs)
     assert not lines, "\n".join(lines)
 
 
@@ -85,8 +90,9 @@ def test_the_emulator_does_not_overwrite_a_gpu(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(golden.read, "__defaults__", (path,))
     monkeypatch.setattr(golden.write, "__defaults__", (path,))
     command.main(["--device", "simt"])
-    with pytest.raises(SystemExit, match="golden.json is of a GPU"):
+    with pytest.raises(SystemExit, match=r"golden\.json is of a GPU"):
         command.main(["--device", "simt", "--write"])
-    golden.write(golden.Golden("a GPU", {**known.outputs, "bits": tuple(word ^ 1 for word in known.outputs["bits"])}), path)
+    other = tuple(word ^ 1 for word in known.outputs["bits"])
+    golden.write(golden.Golden("a GPU", {**known.outputs, "bits": other}), path)
     with pytest.raises(SystemExit, match=r"bits\[0\]"):
         command.main(["--device", "simt"])

@@ -19,6 +19,7 @@ EVERY_ORDER = [(schedule, copies) for schedule in ("forward", "reverse", "random
 
 # What a kernel is told, and the line it must be told of (a piece of it).
 UNDER_WAY = "bytes of an asynchronous copy are touched before it was waited for"
+ROW = "ptx::ldmatrix<1>(registers, row(words));"
 FAULTS = {
     "missing_wait": (UNDER_WAY, "store(a.output + thread_x(), words[thread_x()]);"),
     "wait_for_too_few": (UNDER_WAY, "store(a.output + thread_x(), words[32 + thread_x()]);"),
@@ -35,9 +36,9 @@ FAULTS = {
     "destination_misaligned": ("of 8 bytes, its destination is 4 past a multiple of 8", "ptx::cp_async<8>(words"),
     "too_many_source_bytes": ("of 4 bytes asks for 5 bytes of its source", "thread_x(), 5);"),
     "copy_to_global": ("does not go from global to shared memory", "ptx::cp_async<4>(a.output"),
-    "row_misaligned": ("misaligned matrix row: 8 bytes past a multiple of 16", "ptx::ldmatrix<1>(registers, row(words));"),
-    "row_in_global": ("a matrix row outside of shared memory", "ptx::ldmatrix<1>(registers, row(words));"),
-    "row_out_of_bounds": ("out of bounds of shared memory", "ptx::ldmatrix<1>(registers, row(words));"),
+    "row_misaligned": ("misaligned matrix row: 8 bytes past a multiple of 16", ROW),
+    "row_in_global": ("a matrix row outside of shared memory", ROW),
+    "row_out_of_bounds": ("out of bounds of shared memory", ROW),
     "rows_not_yet_written": ("race between threads on words", "ptx::ldmatrix<1>(registers, words"),
     "rows_under_way": (UNDER_WAY, "ptx::ldmatrix<1>(registers, words"),
     "half_a_warp_multiplies": ("missing lanes", "ptx::mma_m16n8k16<bfloat16>"),

@@ -1,4 +1,4 @@
-"""A matrix product by asynchronous copies, ldmatrix and mma: right in every order, wrong as soon as a part is missing."""
+"""A matrix product by asynchronous copies, ldmatrix and mma: right in every order, wrong when a part is missing."""
 
 from __future__ import annotations
 

@@ -65,6 +65,16 @@ def _attention(draw: Draw, batch: int, length: int, heads: int, width: int) -> S
     return (ops.attention(*(draw(batch, length, heads, width) for _ in range(3))),)
 
 
+def _attention_decode(draw: Draw, rows: int, cached: int, heads: int, width: int) -> Sequence[Tensor]:
+    page = 16
+    pages = cached // page + 1  # of each row; the new token's included
+    q, k, v = (draw.constant(rows, 1, heads, width) for _ in range(3))
+    k_cache, v_cache = (draw.constant(rows * pages, page, heads, width) for _ in range(2))
+    table = torch.arange(rows * pages, dtype=torch.int32).view(rows, pages)
+    cache_lens = torch.full((rows,), cached, dtype=torch.int32)
+    return (ops.attention_decode(q, k, v, k_cache, v_cache, table, cache_lens),)
+
+
 def _embedding(draw: Draw, tokens: int, vocabulary: int, width: int) -> Sequence[Tensor]:
     positions = torch.arange(tokens) % 64
     return (ops.embedding(draw.ints(vocabulary, tokens), positions, draw(vocabulary, width), draw(64, width)),)
@@ -108,6 +118,7 @@ def _token_logprobs(draw: Draw, rows: int, width: int, vocabulary: int) -> Seque
 EXAMPLES: dict[str, Example] = {
     "adamw": Example(("elements",), (1000,), _adamw),
     "attention": Example(("batch", "length", "heads", "width"), (1, 32, 2, 32), _attention),
+    "attention_decode": Example(("rows", "cached", "heads", "width"), (2, 40, 2, 32), _attention_decode),
     "bias_gelu": Example(("rows", "width"), (8, 256), lambda draw, n, d: (ops.bias_gelu(draw(n, d), draw(d)),)),
     "embedding": Example(("tokens", "vocabulary", "width"), (16, 100, 64), _embedding),
     "gae": Example(("sequences", "length"), (4, 48), _gae),

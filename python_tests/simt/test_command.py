@@ -1,0 +1,94 @@
+"""`python -m instructgpt_fast.simt`: the account of one op, faults, and what it says to a wrong call."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+from instructgpt_fast import simt
+from instructgpt_fast.simt.__main__ import main
+from instructgpt_fast.simt.examples import EXAMPLES, Draw
+from python_tests.house.test_ops import OPS
+
+needs_the_emulator = pytest.mark.skipif(
+    not simt.available(), reason="the emulator was not built (INSTRUCTGPT_FAST_SIMT=ON)")
+
+
+def call(line: str) -> tuple[int, str]:
+    """Exit status and what was printed."""
+    screen = io.StringIO()
+    status = main(line.split(), console=Console(file=screen, width=200))
+    return status, screen.getvalue()
+
+
+@needs_the_emulator
+def test_the_account_of_one_op() -> None:
+    status, text = call("layer_norm --shape 4 64 --dtype bf16 --schedule random --seed 3 --backward")
+    assert status == 0
+    assert "layer_norm_forward" in text and "layer_norm_backward" in text
+    row = next(line for line in text.splitlines() if re.search(r"│ x\s", line))
+    assert [cell.strip() for cell in row.split("│")][1:5] == ["x", "512", "512", "16"]
+    assert "wavefronts" in text
+
+
+@needs_the_emulator
+def test_a_fault_is_printed_with_status_1() -> None:
+    _, text = call("layer_norm --shape 3 1040 --sites")
+    places = re.findall(r"drop_barrier\s*│ (\S+)", text)
+    status, text = call(f"layer_norm --shape 3 1040 --mutation drop_barrier@{places[0]}")
+    assert status == 1
+    assert "race" in text and "Traceback" not in text
+
+
+@needs_the_emulator
+def test_the_list_names_every_op() -> None:
+    status, text = call("--list")
+    assert status == 0
+    for name, example in EXAMPLES.items():
+        assert re.search(rf"│ {name}\s+│ {' '.join(example.dims)}\s", text), name
+
+
+@pytest.mark.parametrize("line, message", [
+    ("layer_nrom", "no op 'layer_nrom', did you mean 'layer_norm'?; --list names them"),
+    ("", "no op None; --list names them"),
+    ("layer_norm --shape 4", "layer_norm takes 2 sizes above 0 (rows, width), got 4"),
+    ("layer_norm --shape 4 0", "got 4 0"),
+    ("layer_norm --mutation drop_barrier", "--mutation is KIND@FILE:LINE, as drop_barrier@reductions.cuh:57"),
+    ("layer_norm --mutation drop_barier@a.cu:1", "no mutation 'drop_barier', did you mean 'drop_barrier'?"),
+])
+def test_a_wrong_call_is_explained_with_status_2(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(line)[0] == 2
+    assert message in capsys.readouterr().err
+
+
+@needs_the_emulator
+def test_an_op_without_a_backward_pass_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("gae --backward")[0] == 2
+    assert "gae has no backward pass" in capsys.readouterr().err
+
+
+@needs_the_emulator
+def test_it_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "instructgpt_fast.simt", "layer_norm", "--shape", "2", "32"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "layer_norm_forward" in result.stdout
+
+
+def test_every_op_has_an_example() -> None:
+    assert set(EXAMPLES) == set(OPS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_example_runs(name: str, dtype: torch.dtype) -> None:
+    """On the CPU as on the emulator: the numbers of its shape are named, and the call accepts them."""
+    example = EXAMPLES[name]
+    assert len(example.dims) == len(example.shape)
+    outputs = example.call(Draw(dtype, True, torch.Generator().manual_seed(0)), *example.shape)
+    assert all(isinstance(output, torch.Tensor) for output in outputs)

@@ -1,12 +1,10 @@
 // Softmax over one row of logits by a block: the row's largest value and its sums in one pass over memory.
 //
 // Numbers: f32 whatever T is. With `scale` = 1 / (temperature * kNatsPerUnit<T>) the exponent of a logit z is
-//   u = scale z - level,   level = scale * (largest z so far), rounded once
+//   u = (z - top) scale,   top = the largest z so far (0 while that is -infinity)
 // in nats for float (expf) and in units of ln 2 for 16-bit T (ex2, which is what the GPU computes; its 2 ulp are far
-// below the rounding of such logits). The fused multiply-add keeps u exact to its own last place, and what was rounded
-// away in `level` is the same in every term: it cancels in every ratio, provided that all use level_of().
-// A thread that has met nothing but -infinity keeps a sum of 0; NaN and +infinity make the sum NaN.
-// Sums are added in a fixed order: equal inputs give equal bits.
+// below the rounding of such logits). A thread that has met nothing but -infinity keeps a sum of 0; NaN and +infinity
+// make the sum NaN. Sums are added in a fixed order: equal inputs give equal bits.
 #pragma once
 
 #include "device/fast_math.cuh"
@@ -36,12 +34,13 @@ struct SoftmaxRow {
   float weighted = 0.0f;
 };
 
-IGF_DEVICE float level_of(float top, float scale) { return top == -math::kInfinity ? 0.0f : top * scale; }
+// What exponents are taken from.
+IGF_DEVICE float base_of(float top) { return top == -math::kInfinity ? 0.0f : top; }
 
 // The same sums as seen from a larger top.
 template <typename T, bool kWeighted>
 IGF_DEVICE void rebase(SoftmaxRow& row, float top, float scale) {
-  const float moved = row.top == -math::kInfinity ? 0.0f : level_of(row.top, scale) - level_of(top, scale);
+  const float moved = row.top == -math::kInfinity ? 0.0f : (row.top - base_of(top)) * scale;
   const float factor = power<T>(moved);
   if constexpr (kWeighted) row.weighted = fmaf(row.sum, moved, row.weighted) * factor;
   row.sum *= factor;
@@ -55,10 +54,10 @@ IGF_DEVICE void absorb(SoftmaxRow& row, const float (&z)[kCount], float scale) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) top = fmaxf(top, z[i]);
   rebase<T, kWeighted>(row, top, scale);
-  const float level = level_of(top, scale);
+  const float base = base_of(top);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    const float u = fmaf(z[i], scale, -level);
+    const float u = (z[i] - base) * scale;
     const float e = power<T>(u);
     row.sum += e;
     if constexpr (kWeighted) row.weighted = fmaf(e, u, row.weighted);

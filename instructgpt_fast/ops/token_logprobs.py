@@ -25,7 +25,8 @@ def token_logprobs(
     """Returns log p[token] and the entropy -sum(p log p) of p = softmax(hidden @ weight.T / temperature), per row.
 
     Ouyang et al. 2022, arXiv:2203.02155, eq. 2, a token at a time. The backward pass multiplies the logits again, chunk
-    by chunk; rows that no gradient reaches (both incoming gradients 0) are left out of it.
+    by chunk; rows that no gradient reaches (both incoming gradients 0) are left out of it, for which on a GPU the host
+    waits once for their number.
 
     Args:
         hidden: [N, D] float32, bfloat16 or float16; row i is the state that tokens[i] is predicted from.
@@ -38,7 +39,8 @@ def token_logprobs(
 
     Raises:
         TypeError: for a dtype that is not served. ValueError: for shapes that do not fit or a temperature not above 0.
-        RuntimeError: for a token outside [0, V). BackendError: for a device without a kernel.
+        RuntimeError: for a token outside [0, V) (on a GPU, as with torch's own losses, a later call raises it and the
+        device is lost to the process). BackendError: for a device without a kernel.
     """
     _check(hidden, weight, tokens, temperature)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):

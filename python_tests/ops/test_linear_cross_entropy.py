@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.measure import peak_memory
 from instructgpt_fast import ops
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from python_tests.accuracy import compare, same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, New, OpSuite, Sabotage
 
@@ -67,8 +70,8 @@ class TestLinearCrossEntropy(OpSuite):
     differentiable = ("hidden", "weight")
     poison = staticmethod(poison)
     cases = (
-        Case("masked", draw(37, 48, 211, masked=True)),
-        Case("all counted", draw(32, 64, 1500, masked=False)),
+        Case("masked", draw(21, 48, 211, masked=True)),
+        Case("all counted", draw(16, 64, 1500, masked=False)),
         Case("large logits", draw(16, 32, 130, masked=True, scale=8.0)),
         Case("one token", draw(1, 8, 5, masked=False)),
         Case("one word", draw(3, 8, 1, masked=False)),
@@ -86,7 +89,7 @@ class TestLinearCrossEntropy(OpSuite):
         BadCall("mixed dtypes", lambda i: {**i, "weight": i["weight"].bfloat16()}, TypeError, "bfloat16"),
         BadCall("no vocabulary", lambda i: {**i, "weight": i["weight"][:0]}, ValueError, "at least one row"),
         BadCall("int32 targets", lambda i: {**i, "targets": i["targets"].int()}, TypeError, "int64"),
-        BadCall("too few targets", lambda i: {**i, "targets": i["targets"][1:]}, ValueError, r"\(37,\)"),
+        BadCall("too few targets", lambda i: {**i, "targets": i["targets"][1:]}, ValueError, r"\(21,\)"),
         BadCall("a float mask", lambda i: {**i, "loss_mask": i["loss_mask"].float()}, TypeError, "bool"),
         BadCall("three dimensions", lambda i: {**i, "hidden": i["hidden"][None]}, ValueError, "2 dimensions"),
         BadCall("target out of range", lambda i: {**i, "targets": i["targets"] + 211}, RuntimeError, r"in \[0, 211\)"),
@@ -96,6 +99,8 @@ class TestLinearCrossEntropy(OpSuite):
         """One number is judged beside one number; and bfloat16 gradients are rounded once more than plain PyTorch's."""
         if what == "output 0":
             return {"ulps": 4.0, "why_looser": "a single sum: plain PyTorch's error of one number is near 0 by luck"}
+        if case.name == "one token" and dtype == torch.float16:
+            return {"rms_factor": 2.5, "why_looser": "a handful of numbers: plain PyTorch's error is small by luck"}
         if dtype == torch.bfloat16:
             # Two roundings of equal size: sqrt(2) times the error of one, and the usual margin.
             return {"rms_factor": 1.25 * math.sqrt(2), "why_looser": "rounded by the matmul, and again when scaled"}
@@ -204,3 +209,19 @@ def test_nan_that_counts_is_not_hidden() -> None:
     inputs = draw(6, 8, 10, masked=False)(New(torch.float32))
     inputs["hidden"][2, 3] = math.nan
     assert ops.linear_cross_entropy(**inputs).isnan()
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        hidden = torch.empty(6, 16, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        weight = torch.empty(40, 16, device="cuda", dtype=torch.bfloat16)
+        targets = torch.empty(6, device="cuda", dtype=torch.int64)
+        if "linear_cross_entropy" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="linear_cross_entropy: has no CUDA kernel"):
+                ops.linear_cross_entropy(hidden, weight, targets)
+            return
+        loss = ops.linear_cross_entropy(hidden, weight, targets)
+        assert (loss.device.type, loss.dtype, tuple(loss.shape)) == ("cuda", torch.float32, ())
+        raw = torch.ops.instructgpt_fast.linear_cross_entropy(hidden, weight, targets, None, True, False)
+        assert [(t.dtype, tuple(t.shape)) for t in raw[1:]] == [(torch.bfloat16, (6, 16)), (torch.bfloat16, (0, 16))]

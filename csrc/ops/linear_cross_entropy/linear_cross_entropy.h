@@ -39,7 +39,7 @@ struct CrossEntropyChunk {
   int64_t count;
   int64_t all;
   int64_t vocabulary;
-  int64_t stride;  // at least vocabulary; what lies beyond a row's end may be overwritten
+  int64_t stride;  // at least vocabulary; what lies beyond a row's end becomes 0 with it
   float gradient_scale;  // logits become gradient_scale * dloss/dz; 0: they are left as they are
   Element element;
 };

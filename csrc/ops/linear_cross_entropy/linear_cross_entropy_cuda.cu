@@ -5,12 +5,12 @@
 //          in 16 bits: 98 KiB, of 227 on sm_90 and sm_100), else it is read again (163 KiB on sm_80, 99 on sm_86, sm_89
 //          and sm_120), from the second-level cache where that holds the rows under way, two or three a multiprocessor.
 //          Two exponentials a logit with gradient, one without. The last block of the last chunk adds up the losses.
-// Memory   R rows of V logits of e bytes, P = 16 ceil(eV / 16): reads R (P + e + 8), writes 4R, and with gradient
-//          writes R P; where the row does not fit, reads R P more. Limit: for 16,384 tokens at V = 50,257 in bf16 3.3 GB
+// Memory   R rows of V logits of e bytes, P = 16 ceil(eV / 16), S = e stride: reads R (P + e + 8), writes 4 R, and with
+//          gradient writes R S; where the row does not fit, reads R P more; once for all chunks, reads 4 bytes a row. Limit: for 16,384 tokens at V = 50,257 in bf16 3.3 GB
 //          with gradient, 0.77 ms at 4.3 TB/s. Not measured.
 // Numbers  device/online_softmax.cuh; the gradient at the target is p - 1 in f32, rounded once. Losses in f32, added in
 //          double in a fixed order.
-// Limits   rows stand on 16 bytes and their last vector may be read and written whole.
+// Limits   rows stand on 16 bytes, so that what follows a row up to the stride can be read, and is made 0.
 // Source   linear_cross_entropy.h; the sum in one pass: Milakov, Gimelshein 2018, arXiv:1805.02867, algorithm 3.
 #include "device/last_block.cuh"
 #include "device/launch.cuh"
@@ -29,18 +29,24 @@ constexpr int64_t kVectorsOfSmallBlock = 2048;
 constexpr int kSmallBlock = 128;
 constexpr int kLargeBlock = 512;
 
-// One vector of logits becomes gradient: `at` is the target's place in it, outside [0, lanes) where it is elsewhere.
+// One vector of logits becomes gradient. Lanes from `valid` on are beyond the row's end and become 0; `at` is the target's
+// place in the vector, outside [0, lanes) where it is elsewhere.
 template <typename T>
-IGF_DEVICE Packed<T> gradient_of(const Packed<T>& packed, float scale, float level, float factor, int64_t at,
+IGF_DEVICE Packed<T> gradient_of(const Packed<T>& packed, float base, float factor, int64_t valid, int64_t at,
                                  float gradient_scale) {
   constexpr int kLanes = kVectorLanes<T>;
+  constexpr float kScale = 1.0f / kNatsPerUnit<T>;
   float g[kLanes];
   unpack<T>(g, packed);
 #pragma unroll
-  for (int i = 0; i < kLanes; ++i) g[i] = power<T>(fmaf(g[i], scale, -level)) * factor;
+  for (int i = 0; i < kLanes; ++i) g[i] = power<T>((g[i] - base) * kScale) * factor;
   if (0 <= at && at < kLanes) {
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) g[i] -= i == at ? gradient_scale : 0.0f;
+  }
+  if (valid < kLanes) {
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) g[i] = i < valid ? g[i] : 0.0f;
   }
   return pack<T>(g);
 }
@@ -76,31 +82,30 @@ cross_entropy_rows(CrossEntropyChunk a, uint32_t* arrivals) {
         if constexpr (kGradient == Gradient::kFromShared) store(kept + v, packed);
       });
   block_merge<T, kThreads, false>(sums, kScale, scratch);
-  const float level = level_of(sums.top, kScale);
-  if (thread_x() == 0) {
-    store(a.losses + a.first + row, logf(sums.sum) - fmaf(at_target, kScale, -level) * kNatsPerUnit<T>);
-  }
+  if (thread_x() == 0) store(a.losses + a.first + row, logf(sums.sum) - (at_target - sums.top));
 
   if constexpr (kGradient != Gradient::kNone) {
     // A thread meets the vectors again that it has read, so that shared memory needs no barrier.
     Packed<T>* g = reinterpret_cast<Packed<T>*>(static_cast<T*>(a.logits) + row * a.stride);
     const Packed<T>* source = kGradient == Gradient::kFromShared ? kept : z;
-    const int64_t vectors = (a.vocabulary + kLanes - 1) / kLanes;
+    const int64_t full = a.vocabulary / kLanes;
+    const float base = base_of(sums.top);
     const float factor = a.gradient_scale / sums.sum;
-    int64_t v = thread_x();  // [0, vectors)
-    for (; v + (kVectorsAtOnce - 1) * kThreads < vectors; v += kVectorsAtOnce * kThreads) {
+    int64_t v = thread_x();  // [0, vectors of a row and of what follows it)
+    for (; v + (kVectorsAtOnce - 1) * kThreads < full; v += kVectorsAtOnce * kThreads) {
       Packed<T> packed[kVectorsAtOnce];
 #pragma unroll
       for (int k = 0; k < kVectorsAtOnce; ++k) packed[k] = load(source + v + k * kThreads);
 #pragma unroll
       for (int k = 0; k < kVectorsAtOnce; ++k) {
         const int64_t at = target - (v + k * kThreads) * kLanes;
-        store(g + v + k * kThreads, gradient_of<T>(packed[k], kScale, level, factor, at, a.gradient_scale));
+        store(g + v + k * kThreads, gradient_of<T>(packed[k], base, factor, kLanes, at, a.gradient_scale));
       }
     }
-    for (; v < vectors; v += kThreads) {
-      const Packed<T> packed = load(source + v);
-      store(g + v, gradient_of<T>(packed, kScale, level, factor, target - v * kLanes, a.gradient_scale));
+    for (; v * kLanes < a.stride; v += kThreads) {
+      const int64_t valid = a.vocabulary - v * kLanes;
+      const Packed<T> packed = valid > 0 ? load(source + v) : Packed<T>();
+      store(g + v, gradient_of<T>(packed, base, factor, valid, target - v * kLanes, a.gradient_scale));
     }
   }
 

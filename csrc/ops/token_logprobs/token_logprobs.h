@@ -62,7 +62,7 @@ struct TokenLogprobChunk {
 };
 
 struct TokenLogprobGradientChunk {
-  void* logits;             // as above, replaced by gradient_scale times the gradient, also beyond a row's end
+  void* logits;             // as above, replaced by gradient_scale times the gradient, and 0 beyond a row's end
   const int64_t* rows;      // [count]: where in the [N] arrays below each row of the chunk stands
   const int64_t* tokens;    // [N]
   const float* dlogprobs;   // [N]

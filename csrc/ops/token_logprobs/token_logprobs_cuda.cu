@@ -3,11 +3,10 @@
 // Work     forward: a row a block, one pass, one barrier; an exponential and four multiply-adds a logit, of which the
 //          entropy costs one. Backward: no reduction is left, a block takes a piece of a row; one exponential a logit.
 // Memory   R rows of V logits of e bytes, P = 16 ceil(eV / 16): forward reads R (P + e + 8) and writes 16 R, backward
-//          reads and writes R P, and reads 36 bytes a block. Limit for 16,384 tokens at V = 50,257 in
+//          reads R P, 36 bytes a block, and writes the rows up to their stride. Limit for 16,384 tokens at V = 50,257 in
 //          bf16: forward 1.65 GB, 0.38 ms at 4.3 TB/s, beside a product of 1.6 ms at D = 768. Not measured.
 // Numbers  device/online_softmax.cuh. entropy = log(sum) - weighted / sum: neither term is negative, nothing cancels.
-//          statistics hold the sum as seen from the rounded level, as the backward kernel takes it.
-// Limits   rows stand on 16 bytes and their last vector may be read, and backward written, whole.
+// Limits   rows stand on 16 bytes, so that what follows a row up to the stride can be read, and backward is made 0.
 // Source   token_logprobs.h; the sums in one pass: Milakov, Gimelshein 2018, arXiv:1805.02867, algorithm 3.
 #include "device/launch.cuh"
 #include "device/online_softmax.cuh"
@@ -39,9 +38,9 @@ token_logprob_rows(TokenLogprobChunk a) {
   if (thread_x() != 0) return;
   const int64_t token = load(a.tokens + row);
   if (token < 0 || token >= a.vocabulary) trap();
-  const float u = fmaf(to_float(load(z + token)), scale, -level_of(sums.top, scale));
+  const float at_token = (to_float(load(z + token)) - sums.top) * a.inverse_temperature;
   const float log_sum = logf(sums.sum);
-  store(a.logprobs + row, u * kNatsPerUnit<T> - log_sum);
+  store(a.logprobs + row, at_token - log_sum);
   store(a.entropy + row, log_sum - sums.weighted * kNatsPerUnit<T> / sums.sum);
   store(a.statistics + 2 * row, sums.top);
   store(a.statistics + 2 * row + 1, sums.sum);
@@ -50,7 +49,7 @@ token_logprob_rows(TokenLogprobChunk a) {
 // What the gradient of a row's logits takes: p (at + slope u) at each, and `at_token` more at the token.
 struct GradientRow {
   float scale;
-  float level;
+  float base;
   float inverse_sum;
   float at;
   float slope;
@@ -72,7 +71,7 @@ IGF_DEVICE GradientRow gradient_row(const TokenLogprobGradientChunk& a, int64_t 
     const float from_entropy = load(a.dentropy + place) * factor;
     const float sum = load(a.statistics + 2 * place + 1);
     g.scale = a.inverse_temperature / kNatsPerUnit<T>;
-    g.level = level_of(load(a.statistics + 2 * place), g.scale);
+    g.base = base_of(load(a.statistics + 2 * place));
     g.inverse_sum = 1.0f / sum;
     // -p (from_logprob + from_entropy (log p + entropy)), log p = u kNatsPerUnit - log(sum)
     g.at = -(from_logprob + from_entropy * (load(a.entropy + place) - logf(sum)));
@@ -84,20 +83,25 @@ IGF_DEVICE GradientRow gradient_row(const TokenLogprobGradientChunk& a, int64_t 
   return shared[0];
 }
 
-// `at` is the token's place in the vector, outside [0, lanes) where it is elsewhere.
+// One vector of logits becomes gradient. Lanes from `valid` on are beyond the row's end and become 0; `at` is the token's
+// place in the vector, outside [0, lanes) where it is elsewhere.
 template <typename T>
-IGF_DEVICE Packed<T> gradient_of(const Packed<T>& packed, const GradientRow& row, int64_t at) {
+IGF_DEVICE Packed<T> gradient_of(const Packed<T>& packed, const GradientRow& row, int64_t valid, int64_t at) {
   constexpr int kLanes = kVectorLanes<T>;
   float g[kLanes];
   unpack<T>(g, packed);
 #pragma unroll
   for (int i = 0; i < kLanes; ++i) {
-    const float u = fmaf(g[i], row.scale, -row.level);
+    const float u = (g[i] - row.base) * row.scale;
     g[i] = power<T>(u) * row.inverse_sum * fmaf(row.slope, u, row.at);
   }
   if (0 <= at && at < kLanes) {
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) g[i] += i == at ? row.at_token : 0.0f;
+  }
+  if (valid < kLanes) {
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) g[i] = i < valid ? g[i] : 0.0f;
   }
   return pack<T>(g);
 }
@@ -107,20 +111,20 @@ IGF_KERNEL(kGradientThreads)
 token_logprob_gradient_rows(TokenLogprobGradientChunk a) {
   constexpr int kLanes = kVectorLanes<T>;
   const int64_t row = block_x();  // [0, count)
-  const int64_t vectors = (a.vocabulary + kLanes - 1) / kLanes;
   const int64_t first = block_y() * kGradientVectors + thread_x();  // this thread's are first + k kGradientThreads
   Packed<T>* z = reinterpret_cast<Packed<T>*>(static_cast<T*>(a.logits) + row * a.stride);
   Packed<T> packed[kVectorsAtOnce];
 #pragma unroll
   for (int k = 0; k < kVectorsAtOnce; ++k) {
     const int64_t v = first + k * kGradientThreads;
-    if (v < vectors) packed[k] = load(z + v);
+    packed[k] = v * kLanes < a.vocabulary ? load(z + v) : Packed<T>();
   }
   const GradientRow numbers = gradient_row<T>(a, row);  // while the logits are under way
 #pragma unroll
   for (int k = 0; k < kVectorsAtOnce; ++k) {
     const int64_t v = first + k * kGradientThreads;
-    if (v < vectors) store(z + v, gradient_of<T>(packed[k], numbers, numbers.token - v * kLanes));
+    if (v * kLanes >= a.stride) continue;
+    store(z + v, gradient_of<T>(packed[k], numbers, a.vocabulary - v * kLanes, numbers.token - v * kLanes));
   }
 }
 
@@ -135,7 +139,7 @@ void forward(const TokenLogprobChunk& a, const DeviceContext& context) {
 
 template <typename T>
 void backward(const TokenLogprobGradientChunk& a, const DeviceContext& context) {
-  const int64_t pieces = ceil_div(ceil_div(a.vocabulary, kVectorLanes<T>), kGradientVectors);
+  const int64_t pieces = ceil_div(a.stride / kVectorLanes<T>, kGradientVectors);
   launch("token_logprob_gradient_rows", &token_logprob_gradient_rows<T>, {a.count, pieces, kGradientThreads, 1},
          context, a);
 }

@@ -23,7 +23,10 @@ IGF_DEVICE void store_float(const Arguments& a, float value) {
 // Floats to 16 bits, one a word; and 16 bits, two a word, to floats.
 template <typename T>
 IGF_KERNEL(kNumbers) narrow(Arguments a) {
-  store(a.output + thread_x(), uint32_t{__builtin_bit_cast(uint16_t, from_float<T>(own_float(a)))});
+  const T narrowed = from_float<T>(own_float(a));
+  uint16_t bits;
+  memcpy(&bits, &narrowed, sizeof bits);
+  store(a.output + thread_x(), uint32_t{bits});
 }
 template <typename T>
 IGF_KERNEL(kNumbers) widen(Arguments a) {

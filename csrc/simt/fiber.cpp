@@ -1,5 +1,6 @@
 #include "simt/fiber.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <cstdint>
@@ -11,14 +12,19 @@
 #include <ucontext.h>
 #endif
 
-// AddressSanitizer must be told which stack is in use, and forgets nothing of frames that never returned.
-#if defined(__SANITIZE_ADDRESS__)
-#include <pthread.h>
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
+// AddressSanitizer, where kernels are compiled under it, must be told which stack is in use, and forgets nothing of frames
+// that never returned. Weak: elsewhere their addresses are 0.
+extern "C" {
+__attribute__((weak)) void __sanitizer_start_switch_fiber(void** save, const void* low, size_t bytes);
+__attribute__((weak)) void __sanitizer_finish_switch_fiber(void* saved, const void** low, size_t* bytes);
+__attribute__((weak)) void __asan_unpoison_memory_region(const volatile void* low, size_t bytes);
+}
 
 namespace igf::simt {
+
+namespace {
+bool under_sanitizer() { return &__sanitizer_start_switch_fiber != nullptr; }
+}  // namespace
 
 Stacks::~Stacks() {
   if (stacks_ != nullptr) munmap(stacks_, count_ * (kBytes + kGuardBytes));
@@ -118,42 +124,34 @@ void exchange_stacks(Context& from, Context& to) { swapcontext(context_of(from),
 #endif
 
 void prepare(Context& context, char* low, size_t bytes, size_t stagger, void (*entry)()) {
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(low, bytes);
-#endif
+  if (&__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(low, bytes);
   context.stack_low = low;
   context.stack_bytes = bytes;
   place_entry(context, low + bytes - stagger * 64, entry);
 }
 
 void fiber_started() {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
-#endif
+  if (under_sanitizer()) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 }
 
 Context this_os_thread() {
   Context context;
-#if defined(__SANITIZE_ADDRESS__)
+  if (!under_sanitizer()) return context;  // else nobody asks where the stack lies
   pthread_attr_t attributes;
   pthread_getattr_np(pthread_self(), &attributes);
   void* low = nullptr;
   pthread_attr_getstack(&attributes, &low, &context.stack_bytes);
   pthread_attr_destroy(&attributes);
   context.stack_low = static_cast<char*>(low);
-#endif
   return context;
 }
 
 void switch_context(Context& from, Context& to) {
-#if defined(__SANITIZE_ADDRESS__)
+  if (!under_sanitizer()) return exchange_stacks(from, to);
   void* fake_stack = nullptr;
   __sanitizer_start_switch_fiber(&fake_stack, to.stack_low, to.stack_bytes);
   exchange_stacks(from, to);
   __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
-#else
-  exchange_stacks(from, to);
-#endif
 }
 
 }  // namespace igf::simt

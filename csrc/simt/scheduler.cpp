@@ -12,7 +12,7 @@ Turn turn;
 namespace {
 
 // Turns given up in vain before a launch counts as one that waits for ever.
-constexpr int64_t kPatience = int64_t{1} << 22;
+constexpr int64_t kPatience = int64_t{1} << 20;
 // A turn that no schedule ends is ended after so many accesses: the thread may wait in a loop without saying so.
 constexpr int64_t kLongTurn = int64_t{1} << 20;
 
@@ -79,7 +79,7 @@ void take_turn(Thread& thread) {
   turn.stack_low = reinterpret_cast<uintptr_t>(thread.context.stack_low);
   turn.stack_bytes = thread.context.stack_bytes;
   turn.shared_low = reinterpret_cast<uintptr_t>(thread.block->shared.base);
-  turn.shared_bytes = shared_extent();
+  turn.shared_bytes = kSharedRoom;
   turn.number = static_cast<uint32_t>(thread.who.block * current_launch->threads + thread.who.thread + 1);
   turn.clock = thread.clock.now;
   refill_accesses();

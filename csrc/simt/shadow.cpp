@@ -270,7 +270,8 @@ std::string describe_global(const Region& region, uintptr_t address) {
 const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
   const size_t offset = address - turn.shared_low;
   const SharedLayout& layout = shared_layout();
-  const uint8_t number = layout.array_of_grain[offset / kSharedGrain];
+  const size_t grain = offset / kSharedGrain;
+  const uint8_t number = grain < layout.array_of_grain.size() ? layout.array_of_grain[grain] : 0;
   if (number == 0 || offset + bytes > layout.arrays[number - 1].offset + layout.arrays[number - 1].bytes) {
     fail_of_bounds("out of bounds of shared memory: " + describe_shared(offset, bytes), bytes, kind, where, "");
   }
@@ -319,7 +320,7 @@ const Buffer* touch_other(uintptr_t address, uint32_t bytes, Touch kind, Where w
                    "threads share values by shared memory or shuffles");
   }
   for (int b = 0; b < current_launch->resident; ++b) {
-    if (address - reinterpret_cast<uintptr_t>(resident_block(b).shared.base) < shared_extent()) {
+    if (address - reinterpret_cast<uintptr_t>(resident_block(b).shared.base) < kSharedRoom) {
       fail_of_bounds("shared memory of another block", bytes, kind, where, "");
     }
   }

@@ -95,7 +95,6 @@ char* shared_array(const char* name, const char* function, size_t bytes, uint32_
   for (int b = 0; b < current_launch->resident; ++b) {
     std::memset(shared_memory(b).base + before, 0xFF, shared_extent() - before);
   }
-  turn.shared_bytes = shared_extent();
   return base + layout.arrays.back().offset;
 }
 

@@ -45,7 +45,7 @@ SharedMemory shared_memory(int resident_block);
 void refill(const SharedMemory& memory);
 
 const SharedLayout& shared_layout();
-// Bytes from `base` in which anything can be.
+// Bytes from `base` in which the launch's arrays lie so far.
 size_t shared_extent();
 
 // The words, on a fiber: this thread's block's copy of a static array, of the dynamic block; the address of a shared

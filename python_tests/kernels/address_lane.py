@@ -2,6 +2,7 @@
 
 Started by test_addresses_and_coverage.py in a process of its own, because libasan has to be there before Python is:
 `LD_PRELOAD=libasan.so python -m python_tests.kernels.address_lane LIBRARY`. Ends with status 0 when no access was bad.
+With a number behind LIBRARY it runs instead a kernel that writes there in an array of six elements.
 Not covered: whether results are right; the other tests have seen to that.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from instructgpt_fast import simt
 from instructgpt_fast.simt import _library
@@ -54,4 +56,8 @@ def run_all() -> int:
 
 if __name__ == "__main__":
     _library.LIBRARY = Path(sys.argv[1])
-    sys.stdout.write(f"{run_all()} cases\n")
+    if len(sys.argv) == 2:
+        sys.stdout.write(f"{run_all()} cases\n")
+    else:
+        with simt.executing():
+            sys.stdout.write(f"{torch.ops.instructgpt_fast.simt_local_array(torch.zeros(1), int(sys.argv[2]))}\n")

@@ -79,6 +79,17 @@ def line_counts(counters: Path) -> Hits:
     return found
 
 
+@pytest.mark.parametrize("index", [5, 6, -1])
+def test_an_index_past_a_local_array_is_found(library: Path, tmp_path: Path, index: int) -> None:
+    result = run_lane([str(library), str(index)], tmp_path)
+    if index == 5:
+        assert "1." in result.stdout, result.stderr
+    else:
+        assert result.returncode != 0
+        assert "AddressSanitizer: stack-buffer-" in result.stderr
+        assert "local_array_cuda.cu" in result.stderr
+
+
 SOURCES = sorted(
     str(path.relative_to(ROOT / "csrc"))
     for pattern in ("ops/*/*_cuda.cu", "ops/*/*.cuh", "device/*.cuh") for path in (ROOT / "csrc").glob(pattern)

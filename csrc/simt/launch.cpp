@@ -98,6 +98,17 @@ void launch(const LaunchFacts& facts, void (*body)(void*), void* parameters, siz
   launch_failed = false;
 }
 
+void require_zero_counters(const char* kernel, const uint32_t* counters, int count) {
+  for (int i = 0; counters != nullptr && i < count; ++i) {
+    if (counters[i] == 0) continue;
+    launch_failed = true;
+    throw std::runtime_error(std::string(kernel) + ": the launch left counter " + std::to_string(i) +
+                             " of DeviceContext::arrivals at " + std::to_string(counters[i]) +
+                             ": the next launch that gets it would not find its last block. Every thread of every block "
+                             "must say is_last_block, with the number of blocks, or none");
+  }
+}
+
 bool say(Word word, Site site) {
   const Who& who = speaker();
   if (mutator != nullptr && mutator->dropped(who, word, site)) return true;

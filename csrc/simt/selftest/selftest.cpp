@@ -80,7 +80,6 @@ IGF_SIMT_EXPORT const char* igf_simt_selftest(const char* name, int broken) {
   bench.out = place<float>(memory, kBenchValues, used, "out", false);
   bench.counters = place<uint32_t>(memory, kBenchCounters, used, "counters", false);
   std::memset(bench.counters, 0, kBenchCounters * sizeof(uint32_t));
-  bench.context.arrivals = bench.counters;
   text.clear();
   try {
     (broken != 0 ? found->second.broken : found->second.sound)(bench);

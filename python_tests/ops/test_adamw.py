@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from instructgpt_fast import ops
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from python_tests.accuracy import same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, New, OpSuite, Sabotage
 
@@ -25,7 +28,7 @@ def returning_what_was_written(function: Any) -> Any:
             if isinstance(value, torch.Tensor):
                 arguments[name] = value.clone()
             elif value is not None:
-                arguments[name] = [t.clone(memory_format=torch.contiguous_format) for t in value]
+                arguments[name] = [dense_copy(t) for t in value]
         applied = function(**arguments)
         outputs = [applied]
         for name in WRITTEN:
@@ -34,6 +37,14 @@ def returning_what_was_written(function: Any) -> Any:
         return outputs
 
     return call
+
+
+def dense_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Contiguous, and as far from the beginning of its memory as the tensor: kernels care how an address ends."""
+    if torch.compiler.is_compiling():
+        return tensor.clone(memory_format=torch.contiguous_format)
+    offset = tensor.storage_offset()
+    return tensor.new_empty(offset + tensor.numel())[offset:].view(tensor.shape).copy_(tensor)
 
 
 def draw(*shapes: tuple[int, ...], step: int = 3, emas: bool = False, norm: bool = False) -> Any:
@@ -51,7 +62,7 @@ def draw(*shapes: tuple[int, ...], step: int = 3, emas: bool = False, norm: bool
             "emas": [w + new.float32(*w.shape, scale=0.1) for w in weights] if emas else None,
         }
         if norm:
-            drawn["grad_norm"] = ops.grad_norm(drawn["grads"])
+            drawn["grad_norm"] = ops.grad_norm_oracle([g.float() for g in drawn["grads"]])
         return drawn
 
     return inputs
@@ -210,3 +221,22 @@ def test_state_that_is_not_contiguous_is_refused() -> None:
     state["params"] = [torch.ones(6, 4).T]
     with pytest.raises(ValueError, match=r"adamw: params\[0\] is written in place and must be contiguous"):
         ops.adamw(grads=[torch.ones(4, 6)], **state, **NUMBERS)
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fake where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        weight = torch.empty(4, 6, device="cuda", dtype=torch.bfloat16)
+        state = [torch.empty(4, 6, device="cuda") for _ in range(3)]
+        step, norm = torch.zeros(1, dtype=torch.int64, device="cuda"), torch.zeros((), device="cuda")
+
+        def call() -> torch.Tensor:
+            return ops.adamw([weight], [weight], [state[0]], [state[1]], step, masters=[state[2]], grad_norm=norm,
+                             max_grad_norm=1.0, **NUMBERS)
+
+        if "adamw" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="adamw: has no CUDA kernel"):
+                call()
+            return
+        applied = call()
+        assert (applied.device.type, applied.dtype, tuple(applied.shape)) == ("cuda", torch.bool, (1,))

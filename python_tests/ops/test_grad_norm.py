@@ -6,8 +6,11 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from instructgpt_fast import ops
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from python_tests.accuracy import same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, OpSuite, Sabotage
 
@@ -75,3 +78,15 @@ def test_what_is_not_finite_shows(value: float) -> None:
     tensors = [torch.ones(5), torch.tensor([1.0, value, 1.0])]
     norm = ops.grad_norm(tensors)
     assert norm.isnan() if math.isnan(value) else norm == math.inf
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fake where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        tensors = [torch.empty(4, 6, device="cuda", dtype=torch.bfloat16), torch.empty(3, device="cuda")]
+        if "grad_norm" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="grad_norm: has no CUDA kernel"):
+                ops.grad_norm(tensors)
+            return
+        norm = ops.grad_norm(tensors)
+        assert (norm.device.type, norm.dtype, tuple(norm.shape)) == ("cuda", torch.float32, ())

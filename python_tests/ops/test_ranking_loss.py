@@ -7,8 +7,11 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from instructgpt_fast import ops
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from python_tests.accuracy import same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, New, OpSuite, Sabotage
 
@@ -145,3 +148,18 @@ def test_bits_do_not_depend_on_threads() -> None:
 def test_a_score_that_is_not_finite_is_seen() -> None:
     loss = ops.ranking_loss(torch.tensor([float("nan"), 0.0]), torch.tensor([1, 2]), torch.tensor([0, 2])).loss
     assert math.isnan(float(loss))
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fake where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        scores = torch.empty(6, device="cuda", requires_grad=True)
+        integers = [torch.zeros(count, dtype=torch.int64, device="cuda") for count in (6, 3)]
+        if "ranking_loss" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="ranking_loss: has no CUDA kernel"):
+                ops.ranking_loss(scores, *integers)
+            return
+        result = ops.ranking_loss(scores, *integers)
+        assert all(value.device.type == "cuda" and value.shape == () for value in result)
+        (gradient,) = torch.autograd.grad(result.loss, scores)
+        assert (gradient.device.type, gradient.dtype, tuple(gradient.shape)) == ("cuda", torch.float32, (6,))

@@ -181,7 +181,7 @@ void launch_update(const AdamWCuda& a, bool with_ema, const DeviceContext& conte
 
 void adamw_cuda(AdamWCuda a, const std::vector<int64_t>& words, int64_t* table_memory, Element element, bool with_ema,
                 const DeviceContext& context) {
-  write_table("adamw", words, table_memory, context);
+  write_table("adamw_table", words, table_memory, context);
   a.arrivals = context.arrivals;
   switch (element) {
     case Element::kFloat: return launch_update<float>(a, with_ema, context);

@@ -117,7 +117,7 @@ grad_norm_chunks(GradNormCuda a) {
 
 void grad_norm_cuda(GradNormCuda a, const std::vector<int64_t>& words, int64_t* table_memory,
                     const DeviceContext& context) {
-  write_table("grad_norm", words, table_memory, context);
+  write_table("grad_norm_table", words, table_memory, context);
   a.arrivals = context.arrivals;
   const int64_t resident = static_cast<int64_t>(context.multiprocessors) * kBlocksPerSm;
   // One block at least: nothing but empty tensors has a norm too.

@@ -70,7 +70,7 @@ struct RankingLossCuda {
 
 inline int64_t ranking_loss_blocks(int64_t groups) { return groups == 0 ? 1 : ceil_div(groups, kRankingGroups); }
 
-// How many doubles `partials` must have: four sums a block.
+// How many doubles `partials` must have: the blocks' losses, then three more sums of each block.
 inline int64_t ranking_loss_partials(int64_t groups) { return 4 * ranking_loss_blocks(groups); }
 
 void ranking_loss_cuda(RankingLossCuda arguments, const DeviceContext& context);

@@ -165,24 +165,18 @@ IGF_DEVICE void block_sums(const RankingLossCuda& a, double (&totals)[kSums]) {
 
 IGF_KERNEL(kThreads)
 ranking_loss_groups(RankingLossCuda a) {
-  using Pair = Vector<double, 2>;
   IGF_SHARED_ARRAY(double, scratch, kSums * kThreads / kWarp);
   double sums[kSums] = {};
   block_sums(a, sums);
-  Pair* partials = reinterpret_cast<Pair*>(a.partials);  // two of every block
   if (thread_x() == 0) {
-    store(partials + 2 * block_x(), Pair{{sums[0], sums[1]}});
-    store(partials + 2 * block_x() + 1, Pair{{sums[2], sums[3]}});
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) store(a.partials + i * grid_x() + block_x(), sums[i]);
   }
   if (!is_last_block(a.arrivals, static_cast<uint32_t>(grid_x()))) return;
   double totals[kSums] = {};
   for (int64_t block = thread_x(); block < grid_x(); block += kThreads) {
-    const Pair low = load_shared_by_blocks(partials + 2 * block);
-    const Pair high = load_shared_by_blocks(partials + 2 * block + 1);
-    totals[0] += low.lanes[0];
-    totals[1] += low.lanes[1];
-    totals[2] += high.lanes[0];
-    totals[3] += high.lanes[1];
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) totals[i] += load_shared_by_blocks(a.partials + i * grid_x() + block);
   }
   row_sum<kThreads>(totals, scratch);
   if (thread_x() != 0) return;

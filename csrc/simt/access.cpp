@@ -58,18 +58,33 @@ uintptr_t checked_access(uintptr_t address, uint32_t bytes, Word word, Site site
   return access.address;
 }
 
+namespace {
+
+// Of 1, 2, 4, 8 or 16 bytes: a move each, where memcpy of a variable number is a call.
+void copy(void* to, const void* from, uint32_t bytes) {
+  switch (bytes) {
+    case 16: std::memcpy(to, from, 16); break;
+    case 8: std::memcpy(to, from, 8); break;
+    case 4: std::memcpy(to, from, 4); break;
+    case 2: std::memcpy(to, from, 2); break;
+    default: std::memcpy(to, from, 1);
+  }
+}
+
+}  // namespace
+
 void read_memory(void* value, const void* place, uint32_t bytes, Word word, Site site) {
   const uintptr_t from = checked_access(reinterpret_cast<uintptr_t>(place), bytes, word, site, false);
   if (from == 0) {
     std::memset(value, 0, bytes);
   } else {
-    std::memcpy(value, reinterpret_cast<const void*>(from), bytes);
+    copy(value, reinterpret_cast<const void*>(from), bytes);
   }
 }
 
 void write_memory(void* place, const void* value, uint32_t bytes, Word word, Site site) {
   const uintptr_t to = checked_access(reinterpret_cast<uintptr_t>(place), bytes, word, site, true);
-  if (to != 0) std::memcpy(reinterpret_cast<void*>(to), value, bytes);
+  if (to != 0) copy(reinterpret_cast<void*>(to), value, bytes);
 }
 
 namespace {

@@ -55,6 +55,7 @@ struct Meeting {
 struct MatrixWords;  // ptx_words.h
 
 struct Warp {
+  uint32_t ended = 0;  // lanes that have left the kernel
   std::vector<Meeting> meetings;
   std::shared_ptr<MatrixWords> matrices;  // made by the first matrix word
 };
@@ -92,7 +93,9 @@ struct Turn {
   int64_t accesses_left = 0;  // until the turn ends
   Thread* thread = nullptr;
   uint32_t number = 0;        // of the thread in the launch, from 1: Mark::thread
+  uint32_t first_number = 0;  // of its block's first thread
   uint32_t clock = 0;
+  uint32_t base = 0;          // of its block
 };
 
 struct Launch {
@@ -125,7 +128,10 @@ extern Mutator* mutator;
 inline const Who& speaker() { return turn.thread->who; }
 
 // After the clock of the thread whose turn it is has changed.
-inline void refresh_clock() { turn.clock = turn.thread->clock.now; }
+inline void refresh_clock() {
+  turn.clock = turn.thread->clock.now;
+  turn.base = turn.thread->block->base;
+}
 
 // By resident block * threads of a block + thread; the thread of that number in the block.
 Thread& thread_of(int slot);

@@ -81,7 +81,8 @@ void take_turn(Thread& thread) {
   turn.shared_low = reinterpret_cast<uintptr_t>(thread.block->shared.base);
   turn.shared_bytes = kSharedRoom;
   turn.number = static_cast<uint32_t>(thread.who.block * current_launch->threads + thread.who.thread + 1);
-  turn.clock = thread.clock.now;
+  turn.first_number = turn.number - static_cast<uint32_t>(thread.who.thread);
+  refresh_clock();
   refill_accesses();
 }
 
@@ -246,6 +247,7 @@ void end_thread() {
   Block& block = *thread.block;
   not_ready(thread, State::kEnded);
   ++block.ended;
+  block.warps[thread.who.warp].ended |= 1u << thread.who.lane;
   current_launch->waits_in_vain = 0;
   check_barriers_at_end(thread);
   check_meetings_at_end(thread);

@@ -80,17 +80,13 @@ class CellMemory {
 CellMemory memory;
 std::vector<Region> regions;  // by address
 size_t last_region = 0;
-Cell* shared_cells = nullptr;  // [resident][shared_cells_each], a cell for every kSharedCell bytes
+Cell* shared_cells = nullptr;  // [resident][shared_cells_each]; the arrays' cells, one behind the other
 size_t shared_cells_each = 0;
 std::vector<std::vector<Readers>> many;  // sets of readers; those not in use are empty
 std::vector<uint32_t> unused_sets;
 
-// Shared memory is watched at the grain of its smallest usual element, a bfloat16.
-constexpr size_t kSharedCell = 2;
-
 bool is_own_block(uint32_t thread) {
-  const uint32_t first = turn.number - static_cast<uint32_t>(turn.thread->who.thread);
-  return thread - first < static_cast<uint32_t>(current_launch->threads);
+  return thread - turn.first_number < static_cast<uint32_t>(current_launch->threads);
 }
 
 // Whether the access has happened before whatever the current thread does now.
@@ -98,7 +94,7 @@ template <bool kShared>
 bool precedes(uint32_t thread, uint32_t clock) {
   if (thread == turn.number) return true;
   if (is_own_block(thread)) {
-    if (clock < turn.thread->block->base) return true;
+    if (clock < turn.base) return true;
   } else if (kShared) {
     return true;  // of a block that had this memory before
   }
@@ -187,7 +183,7 @@ template <bool kShared>
 bool stands_for(const Mark& mark, uint32_t thread, uint32_t clock, Where where) {
   if (!precedes<kShared>(thread, clock)) return false;
   if (((mark.where ^ where) & kAtomicMark) == 0) return true;
-  return kShared && (!is_own_block(thread) || clock < turn.thread->block->base);
+  return kShared && (!is_own_block(thread) || clock < turn.base);
 }
 
 template <bool kShared>
@@ -280,9 +276,12 @@ const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where 
   }
   if (current_launch->options.check_races == 0) return nullptr;
   const size_t resident = static_cast<size_t>(turn.thread->block->first_slot / current_launch->threads);
-  Cell* const cells = shared_cells + resident * shared_cells_each;
+  const SharedArray& array = layout.arrays[number - 1];
+  Cell* const cells = shared_cells + resident * shared_cells_each + array.first_cell;
+  const size_t first = (offset - array.offset) >> array.cell_shift;
+  const size_t last = (offset + bytes - 1 - array.offset) >> array.cell_shift;
   Race race{};
-  for (size_t i = offset / kSharedCell; i <= (offset + bytes - 1) / kSharedCell; ++i) {
+  for (size_t i = first; i <= last; ++i) {
     if (note<true>(cells[i], kind, where, race)) {
       fail_of_race(race, bytes, kind, where, describe_shared(offset, bytes));
     }
@@ -364,7 +363,7 @@ void begin_shadow() {
     const int shift = std::countr_zero(std::bit_floor(buffer.item_bytes));
     return ((buffer.end - buffer.begin) >> shift) + 1;
   };
-  shared_cells_each = kSharedRoom / kSharedCell;
+  shared_cells_each = kSharedRoom;
   size_t needed = shared_cells_each * current_launch->resident;
   for (const Buffer& buffer : buffers().all()) needed += buffer.read_only ? 0 : cells_of(buffer);
   memory.provide(needed);

@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <stdexcept>
 
@@ -24,12 +26,16 @@ Arena arena;
 
 size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
+size_t cells_of(const SharedArray& array) { return (array.bytes >> array.cell_shift) + 1; }
+
 void add_array(const char* name, const char* function, Site site, size_t bytes, uint32_t item_bytes) {
   SharedLayout& layout = arena.layout;
   // The dynamic block stands first, on 1024; static arrays on 16 and, so that nobody relies on more, not on 32.
   const bool dynamic = layout.arrays.empty();
   const size_t offset = dynamic ? kDynamicAlignment : round_up(layout.end + kRedZone, 2 * kSharedGrain) + kSharedGrain;
-  layout.arrays.push_back({name, function, site, offset, bytes, item_bytes});
+  const int cell_shift = std::min(std::countr_zero(item_bytes), 2);
+  const size_t cells = layout.arrays.empty() ? 0 : layout.arrays.back().first_cell + cells_of(layout.arrays.back());
+  layout.arrays.push_back({name, function, site, offset, bytes, item_bytes, cell_shift, cells});
   layout.end = offset + bytes;
   layout.array_of_grain.resize(round_up(layout.end + kRedZone, kSharedGrain) / kSharedGrain, 0);
   for (size_t grain = offset / kSharedGrain; grain * kSharedGrain < layout.end; ++grain) {

@@ -24,6 +24,10 @@ struct SharedArray {
   size_t offset;
   size_t bytes;
   uint32_t item_bytes;
+  // Accesses are watched in cells of 1, 2 or 4 bytes: the element's size, 4 where it is larger, 2 in the dynamic block.
+  // Threads that use different bytes of one cell are taken to race.
+  int cell_shift;
+  size_t first_cell;
 };
 
 // The arrays that threads of the launch have come to so far. They are added as they are met; offsets stand still.

@@ -23,15 +23,6 @@ uint32_t existing_lanes(int warp) {
   return threads >= kWarpLanes ? ~0u : (1u << threads) - 1u;
 }
 
-uint32_t ended_lanes(const Thread& thread) {
-  uint32_t ended = 0;
-  const int first = thread.who.warp * kWarpLanes;
-  for (int lane = 0; lane < kWarpLanes && first + lane < current_launch->threads; ++lane) {
-    if (thread_of(*thread.block, first + lane).state == State::kEnded) ended |= 1u << lane;
-  }
-  return ended;
-}
-
 void check_lanes(const Thread& thread, Word word, uint32_t lanes, Site site) {
   if ((lanes >> thread.who.lane & 1u) == 0) {
     fail_in_warp("a lane is not among the lanes it names", word, lanes, site, "",
@@ -40,12 +31,24 @@ void check_lanes(const Thread& thread, Word word, uint32_t lanes, Site site) {
   if ((lanes & ~existing_lanes(thread.who.warp)) != 0) {
     fail_in_warp("lanes that the block does not have", word, lanes, site, "", "name only lanes that have a thread");
   }
-  const uint32_t ended = ended_lanes(thread) & lanes;
+  const uint32_t ended = thread.block->warps[thread.who.warp].ended & lanes;
   if (ended != 0) {
     fail_in_warp("missing lanes: some have left the kernel", word, lanes, site,
                  ", but " + lanes_of(ended) + " returned",
                  "name only lanes that come here");
   }
+}
+
+// The lanes that the thread names wait for something else.
+[[noreturn]] void fail_of_meeting(const Meeting& meeting, Word word, uint32_t lanes, Site site) {
+  Fault fault;
+  fault.rule = meeting.lanes != lanes ? "lanes of one warp meet with different masks" : "different words meet in one warp";
+  fault.steps.push_back({name_of(speaker()) + " says " + name_of(word) + " for " + lanes_of(lanes), where_of(site)});
+  fault.steps.push_back({lanes_of(meeting.arrived) + " wait for " + lanes_of(meeting.lanes & ~meeting.arrived) + " with " +
+                             name_of(meeting.word),
+                         where_of(meeting.sites[__builtin_ctz(meeting.arrived)])});
+  fault.advice = "all lanes of a mask must say the same word with the same mask";
+  fail(std::move(fault));
 }
 
 // The meeting that the thread joins, or a new one.
@@ -58,21 +61,7 @@ Meeting& meeting_of(const Thread& thread, Word word, uint32_t lanes, Site site) 
       continue;
     }
     if ((meeting.lanes & lanes) == 0) continue;
-    const int other = __builtin_ctz(meeting.arrived);
-    Fault fault;
-    fault.steps.push_back({name_of(thread.who) + " says " + name_of(word) + " for " + lanes_of(lanes), where_of(site)});
-    fault.steps.push_back({lanes_of(meeting.arrived) + " wait for " + lanes_of(meeting.lanes & ~meeting.arrived) +
-                               " with " + name_of(meeting.word),
-                           where_of(meeting.sites[other])});
-    fault.advice = "all lanes of a mask must say the same word with the same mask";
-    if (meeting.lanes != lanes) {
-      fault.rule = "lanes of one warp meet with different masks";
-      fail(std::move(fault));
-    }
-    if (meeting.word != word) {
-      fault.rule = "different words meet in one warp";
-      fail(std::move(fault));
-    }
+    if (meeting.lanes != lanes || meeting.word != word) fail_of_meeting(meeting, word, lanes, site);
     return meeting;
   }
   if (unused == nullptr) unused = &meetings.emplace_back();

@@ -1,4 +1,4 @@
-"""token_logprobs beside log_softmax over whole logits: log-probabilities and entropies, without and with gradients."""
+"""token_logprobs beside log_softmax over whole logits: eager, compiled, in checkpointed chunks; with gradients too."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from benchmarks.op_benchmark import Case, Contender, Inputs, run
 from instructgpt_fast import ops
 
-WIDTH = 256
+CHECKPOINTED = 1024  # tokens of a chunk of the checkpointed rival
 
 
-def draw(count: int, vocabulary: int, dtype: torch.dtype, device: str, *, grad: bool) -> Callable[[int], Inputs]:
+def draw(
+    count: int, width: int, vocabulary: int, dtype: torch.dtype, device: str, *, grad: bool
+) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
         generator = torch.Generator().manual_seed(seed)
         return {
-            "hidden": torch.randn(count, WIDTH, generator=generator).to(device, dtype),
-            "weight": (torch.randn(vocabulary, WIDTH, generator=generator) * 0.06).to(device, dtype),
+            "hidden": torch.randn(count, width, generator=generator).to(device, dtype),
+            "weight": (torch.randn(vocabulary, width, generator=generator) / width**0.5).to(device, dtype),
             "tokens": torch.randint(0, vocabulary, (count,), generator=generator).to(device),
             "grad": grad,
         }
@@ -48,25 +51,52 @@ def plain(
     return log_p.gather(1, tokens[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
 
 
+def checkpointed(
+    hidden: torch.Tensor, weight: torch.Tensor, tokens: torch.Tensor, *, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The usual way to keep logits small without an op of one's own: chunks, multiplied once more backward."""
+    parts = [
+        checkpoint(plain, hidden[first : first + CHECKPOINTED], weight, tokens[first : first + CHECKPOINTED],
+                   temperature=temperature, use_reentrant=False)
+        for first in range(0, len(hidden), CHECKPOINTED)
+    ]
+    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
+
+
+def shapes(device: str) -> list[tuple[int, int, int, torch.dtype, bool]]:
+    """Tokens, width, vocabulary, dtype, whether gradients are wanted."""
+    if device == "cuda":
+        return [(16384, width, 50257, torch.bfloat16, grad) for width in (768, 1600) for grad in (False, True)]
+    return [
+        (count, 256, vocabulary, dtype, grad)
+        for vocabulary in (8192, 50257)
+        for dtype in (torch.float32, torch.bfloat16)
+        for count, grad in ((512, False), (2048, False), (512, True), (2048, True))
+    ]
+
+
 def cases(device: str) -> list[Case]:
+    more = (
+        {"torch.compile": evaluated(torch.compile(plain)), "checkpointed": evaluated(checkpointed)}
+        if device == "cuda"
+        else {}
+    )
     found = []
-    for vocabulary in (8192, 50257):
-        for dtype in (torch.float32, torch.bfloat16):
-            for count, grad in ((512, False), (2048, False), (512, True), (2048, True)):
-                label = f"V={vocabulary} N={count} {str(dtype).removeprefix('torch.')}"
-                found.append(
-                    Case(
-                        name=label + (" grad" if grad else ""),
-                        draw=draw(count, vocabulary, dtype, device, grad=grad),
-                        draw_check=draw(200, vocabulary, dtype, device, grad=grad),
-                        ours=evaluated(ops.token_logprobs),
-                        rivals={"plain": evaluated(plain)},
-                        oracle=evaluated(ops.token_logprobs_oracle),
-                        # The backward pass multiplies the logits once more: that is counted as ours to pay.
-                        flops=2.0 * count * vocabulary * WIDTH * (3 if grad else 1),
-                        dtype=dtype,
-                    )
-                )
+    for count, width, vocabulary, dtype, grad in shapes(device):
+        label = f"V={vocabulary} D={width} N={count} {str(dtype).removeprefix('torch.')}"
+        found.append(
+            Case(
+                name=label + (" grad" if grad else ""),
+                draw=draw(count, width, vocabulary, dtype, device, grad=grad),
+                draw_check=draw(200, width, vocabulary, dtype, device, grad=grad),
+                ours=evaluated(ops.token_logprobs),
+                rivals={"plain": evaluated(plain)} | more,
+                oracle=evaluated(ops.token_logprobs_oracle),
+                # The backward pass multiplies the logits once more: that is counted as ours to pay.
+                flops=2.0 * count * vocabulary * width * (3 if grad else 1),
+                dtype=dtype,
+            )
+        )
     return found
 
 

@@ -35,8 +35,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, loss_m
 
     Raises:
         TypeError: for a dtype that is not served. ValueError: for shapes that do not fit.
-        RuntimeError: for a counted target outside [0, V) (on a GPU, as with torch's own losses, a later call raises it and
-        the device is lost to the process). BackendError: for a device without a kernel.
+        RuntimeError: for a counted target outside [0, V) (on a GPU, as with torch's own losses, a later call raises it
+        and the device is lost to the process). BackendError: for a device without a kernel.
     """
     _check(hidden, weight, targets, loss_mask)
     grad = torch.is_grad_enabled()

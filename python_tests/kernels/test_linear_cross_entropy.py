@@ -18,7 +18,7 @@ Traffic = Mapping[str, Mapping[str, Bytes]]
 
 
 def traffic(*, warps: int, reads: int = 1, gradient: bool = True) -> Callable[[Inputs], Traffic]:
-    """Logits are read `reads` times by whole vectors and written once up to the stride; each warp asks for the target."""
+    """Logits are read `reads` times by whole vectors and written once up to the stride; a warp asks for its target."""
 
     def formula(inputs: Inputs) -> Traffic:
         hidden, vocabulary, mask = inputs["hidden"], inputs["weight"].shape[0], inputs["loss_mask"]
@@ -40,7 +40,7 @@ def all_counted(rows: int, vocabulary: int) -> Any:
 
 
 EQUIVALENT = {
-    ("drop_barrier", "all of this block's writes are made"): "thread 0 alone writes a loss, and it is the one that counts",
+    ("drop_barrier", "all of this block's writes are made"): "thread 0 alone writes a loss, and it counts",
     ("drop_atomic", "atomic_exchange(arrived, 0u)"): "it serves the next launch, which finds the emulator's own zeros",
     ("drop_barrier", "scratch has been read and may be written again"): "the sum of the losses is the last reduction",
 }

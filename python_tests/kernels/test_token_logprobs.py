@@ -23,7 +23,7 @@ needs_the_emulator = pytest.mark.skipif(
 
 
 def traffic(inputs: Inputs) -> Traffic:
-    """Forward reads the logits once by whole vectors; backward reads and writes them, and a row's numbers once a block."""
+    """Forward reads the logits once by whole vectors; backward reads and writes them, and a row's numbers a block."""
     hidden, vocabulary = inputs["hidden"], inputs["weight"].shape[0]
     size, rows = hidden.dtype.itemsize, len(hidden)
     stride, vector_bytes = -(-vocabulary // 64) * 64, 16 * -(-size * vocabulary // 16)
@@ -99,7 +99,7 @@ def test_several_chunks_at_the_vocabulary_of_gpt_2(dtype: torch.dtype) -> None:
 @needs_the_emulator
 @pytest.mark.parametrize(("incoming", "size"), [(2.0**-14, 64.0), (2.0**20, 2.0**-8)], ids=["small", "large"])
 def test_float16_gradients_of_any_size(incoming: float, size: float) -> None:
-    """The logits' gradient is brought into float16's range and back, so that a power of two changes no digit of dhidden.
+    """The logits' gradient is brought into float16's range and back: a power of two changes no digit of dhidden.
 
     Unscaled, the small ones would be subnormal numbers of float16 and the large ones infinite.
     """

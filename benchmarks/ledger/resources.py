@@ -132,7 +132,7 @@ def readable(mangled: list[str]) -> list[str]:
     names = []
     for line in output.splitlines():
         name = re.sub(r"^void |igf::|\(anonymous namespace\)::|_GLOBAL__N_\w+::|__nv_|device::", "", line)
-        name = re.sub(r"\((?:int|unsigned int|bool)\)", "", name)
+        name = re.sub(r"\(\w[\w ]*\)(?=\d)", "", name)
         names.append(name.partition("(")[0].replace("__half", "half"))
     return names
 

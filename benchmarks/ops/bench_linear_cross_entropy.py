@@ -1,4 +1,4 @@
-"""linear_cross_entropy beside F.cross_entropy(F.linear(...)): eager, compiled, in checkpointed chunks; masked tokens."""
+"""linear_cross_entropy beside F.cross_entropy(F.linear(...)): eager, compiled, in checkpointed chunks; with a mask."""
 
 from __future__ import annotations
 

@@ -71,16 +71,16 @@ cross_entropy_rows(CrossEntropyChunk a, uint32_t* arrivals) {
   const int64_t row = block_x();  // [0, count)
   const Packed<T>* z = reinterpret_cast<const Packed<T>*>(static_cast<const T*>(a.logits) + row * a.stride);
   Packed<T>* kept = reinterpret_cast<Packed<T>*>(shared);
-  const int64_t target = load(a.targets + row);
-  if (target < 0 || target >= a.vocabulary) trap();
-  // Read before the barrier in block_merge, behind which its owner overwrites it.
-  const float at_target = thread_x() == 0 ? to_float(load(reinterpret_cast<const T*>(z) + target)) : 0.0f;
+  const int64_t target = load(a.targets + row);  // waited for after the scan
 
   SoftmaxRow sums = scan_row<T, kThreads, false>(
       a.vocabulary, kScale, [&](int64_t v) { return load(z + v); },
       [&](int64_t v, const Packed<T>& packed) {
         if constexpr (kGradient == Gradient::kFromShared) store(kept + v, packed);
       });
+  if (target < 0 || target >= a.vocabulary) trap();
+  // Read before the barrier in block_merge, behind which its owner overwrites it.
+  const float at_target = thread_x() == 0 ? to_float(load(reinterpret_cast<const T*>(z) + target)) : 0.0f;
   block_merge<T, kThreads, false>(sums, kScale, scratch);
   if (thread_x() == 0) store(a.losses + a.first + row, logf(sums.sum) - (at_target - sums.top));
 

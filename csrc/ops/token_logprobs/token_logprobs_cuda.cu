@@ -31,12 +31,12 @@ token_logprob_rows(TokenLogprobChunk a) {
   const int64_t row = block_x();  // [0, count)
   const T* z = static_cast<const T*>(a.logits) + row * a.stride;
   const float scale = a.inverse_temperature / kNatsPerUnit<T>;
+  const int64_t token = thread_x() == 0 ? load(a.tokens + row) : 0;  // waited for after the scan
   SoftmaxRow sums = scan_row<T, kThreads, true>(
       a.vocabulary, scale, [&](int64_t v) { return load_once(reinterpret_cast<const Packed<T>*>(z) + v); },
       [](int64_t, const Packed<T>&) {});
   block_merge<T, kThreads, true>(sums, scale, scratch);
   if (thread_x() != 0) return;
-  const int64_t token = load(a.tokens + row);
   if (token < 0 || token >= a.vocabulary) trap();
   const float at_token = (to_float(load(z + token)) - sums.top) * a.inverse_temperature;
   const float log_sum = logf(sums.sum);

@@ -123,7 +123,7 @@ class Sampling(Options):
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of weights and activations."""
     device: str = "auto"
-    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op has a kernel for it."""
+    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op runs on it."""
 
     def sampling(self) -> dict[str, Any]:
         """The options of the sampler."""

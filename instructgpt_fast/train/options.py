@@ -21,7 +21,7 @@ class RunOptions(Options):
     seed: int = 0
     """Seed of everything random: initial weights, data order, dropout, sampling."""
     device: str = "auto"
-    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op has a kernel for it, and says what it took."""
+    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op runs on it, and says what it took."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of weights and activations; with bf16 and fp16 the optimizer keeps float32 master copies."""
     logging_steps: int = 10

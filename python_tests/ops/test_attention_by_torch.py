@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from instructgpt_fast.model import KVCache
 from instructgpt_fast.ops import _attention_by_torch, _library
 from instructgpt_fast.ops._attention_by_torch import attention_by_torch, attention_decode_by_torch, say_once
 from instructgpt_fast.ops.attention import attention
 from instructgpt_fast.ops.attention_decode import execution
 from python_tests.accuracy import same_bits
+from python_tests.model.reference import SMALL, pack, random_gpt
 from python_tests.ops import test_attention, test_attention_decode
 from python_tests.ops.suite import Case, New
 
@@ -135,3 +138,36 @@ def test_nothing_is_said_while_compiling(monkeypatch: pytest.MonkeyPatch, recwar
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     say_once("attention")
     assert not recwarn.list
+
+
+def test_a_model_trains_and_decodes_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, gradients, prefill and decode of a small model with bands agree with those of the native attention."""
+    model = random_gpt(dataclasses.replace(SMALL, band_width=4))
+    prompts = [torch.arange(n) % SMALL.vocab_size for n in (5, 9)]
+    tokens, cu_seqlens = pack(prompts)
+
+    def run() -> list[Tensor]:
+        model.zero_grad()
+        hidden = model(tokens, cu_seqlens=cu_seqlens)
+        hidden.square().mean().backward()
+        with torch.no_grad():
+            cache = KVCache(model.config, 2, 16, page_size=4, dtype=torch.float32)
+            rows = torch.tensor([cache.claim(len(prompt) + 1) for prompt in prompts])
+            prefilled = model.prefill(tokens, cu_seqlens, cache, rows)
+            decoded = model.decode(torch.tensor([3, 1]), cache, rows)
+        assert model.wte.weight.grad is not None
+        return [hidden.detach(), prefilled, decoded, model.wte.weight.grad.clone()]
+
+    native = run()
+    used: list[str] = []
+
+    def by_torch(op: str, device_type: str) -> bool:
+        used.append(op)
+        return op in _library.REPLACEABLE
+
+    monkeypatch.setattr(_library, "by_torch", by_torch)
+    monkeypatch.setattr(_attention_by_torch, "_said", set(_library.REPLACEABLE))
+    for ours, theirs in zip(native, run(), strict=True):
+        # Two float32 routes to values of order one.
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    assert {"attention", "attention_decode"} <= set(used)

@@ -22,6 +22,9 @@ enum class Element : int32_t { kFloat, kBfloat16, kHalf };
 
 inline size_t element_bytes(Element element) { return element == Element::kFloat ? 4 : 2; }
 
+// Whether an address, null included, is a multiple of `bytes`: what an access of that width asks for.
+inline bool stands_on(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
+
 inline int64_t ceil_div(int64_t numerator, int64_t denominator) { return (numerator + denominator - 1) / denominator; }
 
 }  // namespace igf

@@ -8,7 +8,7 @@ try:
     from instructgpt_fast.ops.attention_decode import attention_decode, attention_decode_oracle
     from instructgpt_fast.ops.bias_gelu import bias_gelu, bias_gelu_oracle
     from instructgpt_fast.ops.embedding import embedding, embedding_oracle
-    from instructgpt_fast.ops.gae import gae, gae_oracle
+    from instructgpt_fast.ops.gae import ShapedGae, gae, gae_oracle, shaped_gae, shaped_gae_oracle
     from instructgpt_fast.ops.grad_norm import grad_norm, grad_norm_oracle
     from instructgpt_fast.ops.layer_norm import layer_norm, layer_norm_oracle
     from instructgpt_fast.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_oracle
@@ -26,6 +26,7 @@ except AttributeError as error:  # torch knows no operator of that name
 __all__ = [
     "PpoLoss",
     "RankingLoss",
+    "ShapedGae",
     "adamw",
     "adamw_oracle",
     "attention",
@@ -52,6 +53,8 @@ __all__ = [
     "ranking_loss_oracle",
     "sample_token",
     "sample_token_oracle",
+    "shaped_gae",
+    "shaped_gae_oracle",
     "token_logprobs",
     "token_logprobs_oracle",
 ]

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from instructgpt_fast.ops import _checks, _library
 
 _forward = torch.ops.instructgpt_fast.ppo_loss
+_backward = torch.ops.instructgpt_fast.ppo_loss_backward
 
 STATS = ("policy_loss", "value_loss", "entropy", "clipfrac", "value_clipfrac", "approx_kl", "ratio_mean", "kl")
 
@@ -205,23 +206,25 @@ class _PpoLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         loss, stats, grad_logprobs, grad_values = _forward(*arguments, True)
-        ctx.save_for_backward(grad_logprobs, grad_values, arguments[6])
-        ctx.vf_coef, ctx.entropy_coef, ctx.denominator = arguments[11], arguments[12], arguments[14]
+        ctx.save_for_backward(grad_logprobs, grad_values, *arguments[:9])
+        ctx.numbers, ctx.handed_out = arguments[9:], False
         ctx.mark_non_differentiable(stats)
         return loss, stats
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        grad_logprobs, grad_values, loss_mask = ctx.saved_tensors
-        share, needed = dloss / ctx.denominator, ctx.needs_input_grad
+        grad_logprobs, grad_values, *inputs = ctx.saved_tensors
+        if ctx.handed_out:  # the graph was kept for another pass, and the first one gave the saved gradients away
+            _, _, grad_logprobs, grad_values = _forward(*inputs, *ctx.numbers, True)
+        ctx.handed_out = True
+        _, _, _, entropy_coef, _, denominator = ctx.numbers
+        needed = ctx.needs_input_grad
+        loss_mask = inputs[6] if needed[7] else None
+        grad_entropy = _backward(grad_logprobs, grad_values, loss_mask, dloss, entropy_coef, denominator)
         grads: list[Tensor | None] = [None] * len(needed)
-        if needed[0]:
-            grads[0] = grad_logprobs * share
-        if needed[3]:
-            grads[3] = grad_values * (share * ctx.vf_coef)
-        if needed[7]:
-            grads[7] = loss_mask * (share * -ctx.entropy_coef)
+        for place, gradient in ((0, grad_logprobs), (3, grad_values), (7, grad_entropy)):
+            grads[place] = gradient if needed[place] else None
         return tuple(grads)
 
 
@@ -234,3 +237,12 @@ def _fake_forward(
     rows, columns = logprobs.shape
     grads = [logprobs.new_empty((rows * with_gradient, columns)) for _ in range(2)]
     return logprobs.new_empty(()), logprobs.new_empty(len(STATS)), grads[0], grads[1]
+
+
+@torch.library.register_fake(f"{_library.NAMESPACE}::ppo_loss_backward")
+def _fake_backward(
+    grad_logprobs: Tensor, grad_values: Tensor, loss_mask: Tensor | None, dloss: Tensor, entropy_coef: float,
+    denominator: float,
+) -> Tensor:
+    rows, columns = grad_logprobs.shape
+    return grad_logprobs.new_empty((0 if loss_mask is None else rows, columns))

@@ -1,23 +1,42 @@
-"""Advantages and returns of a rollout, and how well the value model predicts them."""
+"""Rewards, advantages and returns of a rollout, and how well the value model predicts them."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from instructgpt_fast.ops import gae, masked_whiten
+from instructgpt_fast.ops import ShapedGae, gae, masked_whiten, shaped_gae
 
-__all__ = ["advantages_and_returns", "explained_variance", "whiten_advantages"]
+__all__ = ["explained_variance", "shaped_advantages", "whiten_advantages"]
 
 
-def advantages_and_returns(
-    rewards: Tensor, values: Tensor, loss_mask: Tensor, *, gamma: float, lam: float
-) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimates and their returns (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
+def shaped_advantages(
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    scores: Tensor,
+    values: Tensor,
+    loss_mask: Tensor,
+    *,
+    kl_coef: float,
+    gamma: float,
+    lam: float,
+    whiten_rewards: bool = False,
+) -> ShapedGae:
+    """Rewards of a rollout (Ouyang et al. 2022, eq. 2) and their advantages (Schulman et al. 2016, eq. 16).
 
-    rewards, values: f32 [B, R]; values[t] is V of the state before token t is chosen. loss_mask: bool [B, R].
-    gamma, lam: discount and trace decay in [0, 1]. Returns (advantages, returns), f32 [B, R], 0 where uncounted.
+    A token's reward is -kl_coef (log pi - log pi_SFT), plus the score on the response's last token.
+    logprobs, ref_logprobs: f32 [B, R], nats. scores: f32 [B]. values: f32 [B, R], of the state before token t is
+    chosen. loss_mask: bool [B, R]; whatever stands at uncounted positions is ignored.
+    gamma, lam: discount and trace decay in [0, 1]. whiten_rewards: divide the rewards by their standard deviation
+    first, keeping their mean (Ziegler et al. 2019, released code).
+    Returns (kl, rewards, advantages, returns), f32 [B, R], 0 at uncounted positions.
     """
-    return gae(rewards, values, loss_mask, gamma=gamma, lam=lam)
+    shaped = shaped_gae(
+        logprobs, ref_logprobs, scores, values, loss_mask, kl_coef=kl_coef, gamma=gamma, lam=lam
+    )
+    if not whiten_rewards:
+        return shaped
+    rewards = masked_whiten(shaped.rewards, loss_mask, shift_mean=False)
+    return ShapedGae(shaped.kl, rewards, *gae(rewards, values, loss_mask, gamma=gamma, lam=lam))
 
 
 def whiten_advantages(advantages: Tensor, loss_mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rewards of PPO: a KL penalty on every response token, the score on the last one."""
+"""Scores of PPO: from what a reward model or a function says to what the policy is rewarded with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from instructgpt_fast.ops import masked_whiten
 
-__all__ = ["shape_scores", "token_rewards", "whiten_token_rewards"]
+__all__ = ["shape_scores"]
 
 
 def shape_scores(
@@ -30,24 +30,3 @@ def shape_scores(
     if clip is not None:
         shaped = shaped.clamp(-clip, clip)
     return penalised, shaped
-
-
-def token_rewards(scores: Tensor, kl: Tensor, loss_mask: Tensor, *, kl_coef: float) -> Tensor:
-    """Reward of each response token: -beta * kl_t, plus the score on the last (Ouyang et al. 2022, eq. 2).
-
-    scores: f32 [B]. kl: f32 [B, R], 0 at uncounted positions. loss_mask: bool [B, R], at least one True a row.
-    Returns f32 [B, R], 0 at uncounted positions.
-    """
-    positions = torch.arange(loss_mask.shape[1], device=loss_mask.device)
-    last = positions.masked_fill(~loss_mask, -1).amax(dim=1)
-    rewards = kl * -kl_coef
-    rewards[torch.arange(len(scores), device=scores.device), last] += scores
-    return rewards
-
-
-def whiten_token_rewards(rewards: Tensor, loss_mask: Tensor) -> Tensor:
-    """Divide rewards by their standard deviation, keeping their mean (Ziegler et al. 2019, released code).
-
-    rewards: f32 [B, R]. loss_mask: bool [B, R]. Returns f32 [B, R].
-    """
-    return masked_whiten(rewards, loss_mask, shift_mean=False)

@@ -21,13 +21,12 @@ from instructgpt_fast.evaluate import pack_tokens
 from instructgpt_fast.generate import SamplingConfig
 from instructgpt_fast.ops import PpoLoss
 from instructgpt_fast.optim import constant_with_warmup
-from instructgpt_fast.rlhf.advantages import advantages_and_returns, whiten_advantages
+from instructgpt_fast.rlhf.advantages import shaped_advantages, whiten_advantages
 from instructgpt_fast.rlhf.batch import pack
 from instructgpt_fast.rlhf.invariants import check_first_minibatch
-from instructgpt_fast.rlhf.kl import response_kl
 from instructgpt_fast.rlhf.metrics import rollout_metrics, sum_stats, update_metrics
 from instructgpt_fast.rlhf.ptx import ptx_backward, ptx_examples
-from instructgpt_fast.rlhf.rewards import shape_scores, token_rewards, whiten_token_rewards
+from instructgpt_fast.rlhf.rewards import shape_scores
 from instructgpt_fast.rlhf.rollout import Rollout, collect, episode_seeds
 from instructgpt_fast.rlhf.scorers import RewardFunction
 from instructgpt_fast.rlhf.scoring import rollout_logprobs, rollout_values
@@ -257,16 +256,13 @@ def gather(
         {"score": scores.sum().item(), "reference log-probability": ref.sum().item(), "value": values.sum().item()},
         modules=parts.models, batch=rollout.tensors(),
     )
-    kl = response_kl(old, ref, rollout.loss_mask)
     penalised, shaped = shape_scores(
         scores, rollout.finished, missing_eos_penalty=config.missing_eos_penalty or 0.0,
         whiten=config.whiten_scores, clip=config.score_clip,
     )
-    rewards = token_rewards(shaped, kl, rollout.loss_mask, kl_coef=parts.kl_coef)
-    if config.whiten_rewards:
-        rewards = whiten_token_rewards(rewards, rollout.loss_mask)
-    advantages, returns = advantages_and_returns(
-        rewards, values, rollout.loss_mask, gamma=config.gamma, lam=config.lam
+    kl, _, advantages, returns = shaped_advantages(
+        old, ref, shaped, values, rollout.loss_mask, kl_coef=parts.kl_coef, gamma=config.gamma, lam=config.lam,
+        whiten_rewards=config.whiten_rewards,
     )
     experience = from_rollout(
         rollout, old_logprobs=old, ref_logprobs=ref, old_values=values, advantages=advantages, returns=returns

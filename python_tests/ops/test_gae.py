@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from instructgpt_fast import ops
@@ -49,6 +51,82 @@ class TestGae(OpSuite):
         BadCall("lam", lambda i: {**i, "lam": 1.5}, ValueError, r"lam must be in \[0, 1\], got 1.5"),
         BadCall("grad", lambda i: {**i, "values": i["values"].requires_grad_()}, ValueError, "detach"),
     )
+
+
+def shaped_episode(new: New, rows: int, columns: int, p: float = 0.7) -> Inputs:
+    logprobs = new(rows, columns, shift=-2.0)
+    return {"logprobs": logprobs, "ref_logprobs": logprobs + new(rows, columns, scale=0.3), "scores": new(rows),
+            "values": new(rows, columns), "loss_mask": new.mask(rows, columns, p=p)}
+
+
+def shaped_poison(inputs: Inputs) -> Inputs | None:
+    if bool(inputs["loss_mask"].all()):
+        return None
+    nan, mask = float("nan"), inputs["loss_mask"]
+    behind = {k: inputs[k].masked_fill(~mask, nan) for k in ("logprobs", "ref_logprobs", "values")}
+    return {**inputs, **behind, "scores": inputs["scores"].masked_fill(~mask.any(dim=1), nan)}
+
+
+class TestShapedGae(OpSuite):
+    name = "shaped_gae"
+    op = staticmethod(ops.shaped_gae)
+    oracle = staticmethod(ops.shaped_gae_oracle)
+    yardstick = staticmethod(ops.shaped_gae_oracle)
+    dtypes = (torch.float32,)
+    poison = staticmethod(shaped_poison)
+    cases = (
+        Case("ragged", lambda new: shaped_episode(new, 35, 50), {"kl_coef": 0.5, "gamma": GAMMA, "lam": LAM}),
+        Case("as in the paper", lambda new: shaped_episode(new, 3, 200), {"kl_coef": 0.02}),
+        Case("all count", lambda new: shaped_episode(new, 16, 32, p=1.1), {"kl_coef": 1.0}),
+        Case("no penalty", lambda new: shaped_episode(new, 4, 9), {"kl_coef": 0.0}),
+        Case("one token", lambda new: shaped_episode(new, 2, 1, p=1.1), {"kl_coef": 0.1}),
+        Case("nothing counts", lambda new: shaped_episode(new, 4, 6, p=-1.0), {"kl_coef": 0.1}),
+        Case("no rows", lambda new: shaped_episode(new, 0, 6), {"kl_coef": 0.1}),
+        Case("no columns", lambda new: shaped_episode(new, 3, 0), {"kl_coef": 0.1}),
+    )
+    sabotages = (
+        Sabotage("mask ignored", lambda i: {**i, "loss_mask": torch.ones_like(i["loss_mask"])}),
+        Sabotage("reference left out", lambda i: {**i, "ref_logprobs": i["logprobs"]}),
+        Sabotage("another row's score", lambda i: {**i, "scores": i["scores"].roll(1)}),
+    )
+    bad_calls = (
+        BadCall("shape", lambda i: {**i, "values": i["values"][:, 1:]}, ValueError, r"\(35, 50\).*\(35, 49\)"),
+        BadCall("scores", lambda i: {**i, "scores": i["scores"][1:]}, ValueError, r"\(35,\).*\(34,\)"),
+        BadCall("scores dtype", lambda i: {**i, "scores": i["scores"].half()}, TypeError, "float32, got float16"),
+        BadCall("mask dtype", lambda i: {**i, "loss_mask": i["loss_mask"].float()}, TypeError, "bool, got float32"),
+        BadCall("coefficient", lambda i: {**i, "kl_coef": math.nan}, ValueError, "kl_coef must be finite, got nan"),
+        BadCall("gamma", lambda i: {**i, "gamma": -0.1}, ValueError, r"gamma must be in \[0, 1\], got -0.1"),
+        BadCall("grad", lambda i: {**i, "logprobs": i["logprobs"].requires_grad_()}, ValueError, "detach"),
+        BadCall("scores grad", lambda i: {**i, "scores": i["scores"].requires_grad_()}, ValueError, "scores.detach"),
+    )
+
+
+def test_rewards_by_hand() -> None:
+    """The penalty on every counted token, the score on the last one: exact in float32."""
+    kl = torch.tensor([[0.5, -1.0, 2.0], [4.0, 9.0, 9.0], [7.0, 7.0, 7.0]])
+    mask = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
+    scores, reference = torch.tensor([3.0, -1.0, 5.0]), torch.full((3, 3), -2.0)
+    result = ops.shaped_gae(reference + kl, reference, scores, torch.zeros(3, 3), mask, kl_coef=0.5, lam=1.0)
+    assert torch.equal(result.kl, torch.tensor([[0.5, -1.0, 2.0], [4.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    rewards = torch.tensor([[-0.25, 0.5, 3.0 - 1.0], [-1.0 - 2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert torch.equal(result.rewards, rewards)
+    assert torch.equal(result.returns, torch.tensor([[2.25, 2.5, 2.0], [-3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_shaping_and_gae_apart_give_the_same_bits() -> None:
+    """As torch would form the rewards, then the op on those: a run may be resumed by either."""
+    inputs = shaped_episode(New(torch.float32), 9, 701)
+    inputs["loss_mask"][:, 0] = True
+    options = {"gamma": 0.99, "lam": 0.95}
+    fused = ops.shaped_gae(**inputs, kl_coef=0.07, **options)
+    mask = inputs["loss_mask"]
+    kl = (inputs["logprobs"] - inputs["ref_logprobs"]).masked_fill(~mask, 0.0)
+    rewards = kl * -0.07
+    last = torch.arange(701).masked_fill(~mask, -1).amax(dim=1)
+    rewards[torch.arange(9), last] += inputs["scores"]
+    apart = ops.gae(rewards, inputs["values"], mask, **options)
+    assert same_bits(fused.kl, kl) and torch.equal(fused.rewards, rewards)
+    assert all(same_bits(a, b) for a, b in zip(apart, fused[2:], strict=True))
 
 
 def test_two_rows_of_four_by_hand() -> None:

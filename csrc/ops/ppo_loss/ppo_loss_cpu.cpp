@@ -15,7 +15,6 @@ namespace {
 
 constexpr int64_t kBlock = 1024;
 
-enum Sum { kPolicy, kValue, kEntropy, kPolicyClipped, kValueClipped, kApproxKl, kRatio, kKl };
 using Sums = std::array<double, kPpoSums>;
 
 // One block's terms, a row for each sum that the main loop makes, and its gradients where no output takes them.
@@ -76,7 +75,7 @@ IGF_INLINE float k3(float d) {
 IGF_INLINE void reference_kl(const PpoLossArguments& a, int64_t start, int64_t count, Terms& t, float* dlogprobs) {
   const float *logprobs = a.logprobs + start, *ref_logprobs = a.ref_logprobs + start;
   const uint8_t* mask = a.mask + start;
-  const float coefficient = a.kl_loss_coef;
+  const float coefficient = static_cast<float>(a.kl_loss_coef);
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
     const float d = ref_logprobs[i] - logprobs[i];
@@ -84,6 +83,16 @@ IGF_INLINE void reference_kl(const PpoLossArguments& a, int64_t start, int64_t c
     const bool counted = mask[i] != 0;
     t.kl[i] = counted ? kl : 0.0f;
     dlogprobs[i] -= counted ? coefficient * (d + kl) : 0.0f;  // d + kl is e^d - 1
+  }
+}
+
+// From the gradients of the terms to those of the loss.
+IGF_INLINE void finish_gradients(const PpoLossArguments& a, int64_t count, float* dlogprobs, float* dvalues) {
+  const double logprob_factor = 1.0 / a.denominator, value_factor = a.vf_coef / a.denominator;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    dlogprobs[i] = static_cast<float>(dlogprobs[i] * logprob_factor);
+    dvalues[i] = static_cast<float>(dvalues[i] * value_factor);
   }
 }
 
@@ -112,11 +121,20 @@ IGF_CLONES void block_sums(const PpoLossArguments& a, int64_t start, int64_t cou
     reference_kl(a, start, count, t, dlogprobs);
     sums[kKl] = sum_of(t.kl);
   }
+  if (a.grad_logprobs != nullptr) finish_gradients(a, count, dlogprobs, dvalues);
+}
+
+IGF_CLONES void scale(float* gradient, int64_t count, float factor) {
+  for (int64_t i = 0; i < count; ++i) gradient[i] *= factor;
+}
+
+IGF_CLONES void entropy_gradient(const uint8_t* mask, float* gradient, int64_t count, float slope) {
+  for (int64_t i = 0; i < count; ++i) gradient[i] = mask[i] != 0 ? slope : 0.0f;
 }
 
 }  // namespace
 
-void ppo_loss_forward(const PpoLossArguments& a, double (&sums)[kPpoSums]) {
+void ppo_loss_forward(const PpoLossArguments& a) {
   const int64_t blocks = (a.count + kBlock - 1) / kBlock;
   std::vector<Sums> parts(static_cast<size_t>(blocks));
   parallel_for(0, blocks, 4, [&](int64_t first, int64_t last) {
@@ -125,10 +143,27 @@ void ppo_loss_forward(const PpoLossArguments& a, double (&sums)[kPpoSums]) {
       block_sums(a, b * kBlock, std::min(kBlock, a.count - b * kBlock), terms, parts[b]);
     }
   });
-  std::fill(std::begin(sums), std::end(sums), 0.0);
+  Sums sums{};
   for (const Sums& part : parts) {
     for (int s = 0; s < kPpoSums; ++s) sums[s] += part[s];
   }
+  const double total = sums[kPolicy] + a.vf_coef * sums[kValue] - a.entropy_coef * sums[kEntropy] +
+                       a.kl_loss_coef * sums[kKl];
+  *a.loss = static_cast<float>(total / a.denominator);
+  for (int s = 0; s < kPpoSums; ++s) a.stats[s] = static_cast<float>(sums[s] / a.denominator);
+}
+
+void ppo_loss_backward(const PpoLossBackward& a) {
+  const float dloss = *a.dloss, entropy_slope = dloss / a.denominator * -a.entropy_coef;
+  parallel_for(0, a.count, 65536, [&](int64_t first, int64_t last) {
+    if (dloss != 1.0f) {
+      scale(a.grad_logprobs + first, last - first, dloss);
+      scale(a.grad_values + first, last - first, dloss);
+    }
+    if (a.grad_entropy != nullptr) {
+      entropy_gradient(a.mask + first, a.grad_entropy + first, last - first, entropy_slope);
+    }
+  });
 }
 
 }  // namespace igf

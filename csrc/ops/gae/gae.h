@@ -33,7 +33,7 @@ struct GaeArguments {
   int64_t rows;
   int64_t columns;
   float gamma;
-  float lambda;
+  float decay;  // gamma lambda, rounded once: A hangs on its powers
   float kl_coef;
   bool vectors;  // CUDA alone: rows are whole groups of four tokens, pointers stand on 16 bytes, the mask on 4
 };

@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor> gae_call(Tensor rewards, Tensor values, Tensor loss_m
   a.rows = r.size(0);
   a.columns = r.size(1);
   a.gamma = static_cast<float>(gamma);
-  a.lambda = static_cast<float>(lam);
+  a.decay = static_cast<float>(gamma * lam);
   kRun(a, r);
   return {advantages, returns};
 }
@@ -67,7 +67,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> shaped_gae_call(Tensor logprobs, Tens
   a.rows = lp.size(0);
   a.columns = lp.size(1);
   a.gamma = static_cast<float>(gamma);
-  a.lambda = static_cast<float>(lam);
+  a.decay = static_cast<float>(gamma * lam);
   a.kl_coef = static_cast<float>(kl_coef);
   kRun(a, lp);
   return {kl, rewards, advantages, returns};

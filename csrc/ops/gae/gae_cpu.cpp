@@ -16,7 +16,7 @@ IGF_CLONES void one_row(const GaeArguments& a, int64_t row) {
   const float *rewards = (a.rewards != nullptr ? a.rewards : a.shaped) + start, *values = a.values + start;
   const uint8_t* mask = a.mask + start;
   float *advantages = a.advantages + start, *returns = a.returns + start;
-  const float gamma = a.gamma, decay = a.gamma * a.lambda;
+  const float gamma = a.gamma, decay = a.decay;
   float next_value = 0.0f, next_advantage = 0.0f;
   for (int64_t t = a.columns - 1; t >= 0; --t) {
     const bool counted = mask[t] != 0;

@@ -7,7 +7,7 @@
 //          Rows of more than 512 threads' tokens go tile by tile from the end, the next tile on its way while one is
 //          scanned.
 // Memory   9 bytes read and 8 written a token; shaped from log-probabilities 13 and 16, and 4 a row. 2048 x 2048 tokens:
-//          71 MB. Limit: memory bandwidth; 36 bytes in flight a thread, 2,048 threads a multiprocessor. Accesses of 16
+//          71 MB. Limit: memory bandwidth; 36 bytes in flight a thread, 1,536 threads or more a multiprocessor. Accesses of 16
 //          bytes, of the mask 4.
 // Numbers  f32. The order of operations within a row depends on its length alone, and on `vectors`.
 // Limits   rows that are not whole groups of four, and pointers off their boundary, go one token a thread: as coalesced,
@@ -89,32 +89,49 @@ struct Behind {
   float advantage;
 };
 
-// A -> b + d A, what some tokens make of the advantage behind them.
+// A -> b + d A, what some tokens make of the advantage behind them. d is a power of gamma lambda, in two floats: the
+// powers of a float are no floats, and their errors would all point the same way.
 struct Map {
-  float b, d;
+  float b, d, d_low;
 };
 
-IGF_DEVICE Map after(Map left, Map right) { return {left.b + left.d * right.b, left.d * right.d}; }
+IGF_DEVICE float applied(Map map, float advantage) {
+  return fmaf(map.d, advantage, fmaf(map.d_low, advantage, map.b));
+}
+
+IGF_DEVICE Map after(Map left, Map right) {
+  const float d = left.d * right.d;
+  const float lost = fmaf(left.d, right.d, -d);
+  return {applied(left, right.b), d, fmaf(left.d, right.d_low, fmaf(left.d_low, right.d, lost))};
+}
+
+IGF_DEVICE Map shuffled(Map map, int source IGF_SITE_PARAMETER) {
+  return {shuffle(map.b, source, kAllLanes IGF_SITE), shuffle(map.d, source, kAllLanes IGF_SITE),
+          shuffle(map.d_low, source, kAllLanes IGF_SITE)};
+}
+
+IGF_DEVICE Map shuffled_down(Map map, int delta IGF_SITE_PARAMETER) {
+  return {shuffle_down(map.b, delta, kAllLanes IGF_SITE), shuffle_down(map.d, delta, kAllLanes IGF_SITE),
+          shuffle_down(map.d_low, delta, kAllLanes IGF_SITE)};
+}
 
 // What the warps of a block tell each other, a place each.
 struct Exchange {
   float* values;  // of each warp's first counted token
-  float* b;       // its map
-  float* d;
-  int* counted;  // whether it has a counted token
+  int* counted;   // whether it has one
+  Map* maps;
 };
 
 // The tokens from right to left, each from what lies behind it; with kWrite their results go to memory.
 template <bool kShaped, bool kWrite, int kTokens>
 IGF_DEVICE Map recursion(const GaeArguments& a, const Tokens<kTokens>& tokens, Behind behind, int64_t place) {
-  const float decay = a.gamma * a.lambda;
   float advantages[kTokens], returns[kTokens], kl[kTokens], rewards[kTokens];
-  float d = 1.0f;
+  Map power{0.0f, 1.0f, 0.0f};
 #pragma unroll
   for (int i = kTokens - 1; i >= 0; --i) {
     const bool counted = tokens.counted[i];
-    const float delta = tokens.rewards[i] + a.gamma * behind.value - tokens.values[i];
-    const float advantage = delta + decay * behind.advantage;
+    const float delta = fmaf(a.gamma, behind.value, tokens.rewards[i]) - tokens.values[i];
+    const float advantage = fmaf(a.decay, behind.advantage, delta);
     advantages[i] = counted ? advantage : 0.0f;
     returns[i] = counted ? advantage + tokens.values[i] : 0.0f;
     if constexpr (kShaped) {
@@ -123,7 +140,7 @@ IGF_DEVICE Map recursion(const GaeArguments& a, const Tokens<kTokens>& tokens, B
     }
     behind.value = counted ? tokens.values[i] : behind.value;
     behind.advantage = counted ? advantage : behind.advantage;
-    d = counted ? d * decay : d;
+    if (counted) power = after({0.0f, a.decay, 0.0f}, power);
   }
   if constexpr (kWrite) {
     store_tokens(a.advantages + place, advantages);
@@ -133,7 +150,7 @@ IGF_DEVICE Map recursion(const GaeArguments& a, const Tokens<kTokens>& tokens, B
       store_tokens(a.shaped + place, rewards);
     }
   }
-  return {behind.advantage, d};
+  return {behind.advantage, power.d, power.d_low};
 }
 
 // The first lane of a vote, lane 0 of none; the votes of the lanes behind a place.
@@ -143,7 +160,7 @@ IGF_DEVICE uint32_t votes_behind(uint32_t votes, int place) { return votes & (0x
 // The composition of the maps of a lane and of all `lanes` - 1 lanes behind it.
 IGF_DEVICE Map map_from_here(Map map, int lanes, int lane) {
   for (int delta = 1; delta < lanes; delta *= 2) {
-    const Map next{shuffle_down(map.b, delta), shuffle_down(map.d, delta)};
+    const Map next = shuffled_down(map, delta);
     if (lane + delta < kWarp) map = after(map, next);
   }
   return map;
@@ -194,27 +211,22 @@ IGF_DEVICE void scan_tile(const GaeArguments& a, Tokens<kTokens>& tokens, int64_
 
   const int64_t place = row * a.columns + column;
   Map map = map_from_here(recursion<kShaped, false>(a, tokens, here, place), kWarp, lane);
-  Map lanes{shuffle_down(map.b, 1), shuffle_down(map.d, 1)};  // behind this one
-  if (lane == kWarp - 1) lanes = {0.0f, 1.0f};
-  map = {shuffle(map.b, 0), shuffle(map.d, 0)};  // the warp's, below the tile's
-  float advantage = behind.advantage;            // behind this warp
+  Map lanes = shuffled_down(map, 1);  // behind this one
+  if (lane == kWarp - 1) lanes = {0.0f, 1.0f, 0.0f};
+  map = shuffled(map, 0);              // the warp's, below the tile's
+  float advantage = behind.advantage;  // behind this warp
   if constexpr (kWarps > 1) {
-    if (lane == 0) {
-      exchange.b[warp] = map.b;
-      exchange.d[warp] = map.d;
-    }
+    if (lane == 0) exchange.maps[warp] = map;
     block_barrier();  // every warp's map is there; the values have been read, and the next tile may write its own
-    map = {0.0f, 1.0f};
-    if (lane < kWarps) map = {exchange.b[lane], exchange.d[lane]};
+    map = lane < kWarps ? exchange.maps[lane] : Map{0.0f, 1.0f, 0.0f};
     map = map_from_here(map, kWarps, lane);
-    const Map warps{shuffle(map.b, warp + 1), shuffle(map.d, warp + 1)};  // lane kWarps holds the map of none
-    advantage = warps.b + warps.d * advantage;
-    map = {shuffle(map.b, 0), shuffle(map.d, 0)};
+    advantage = applied(shuffled(map, warp + 1), advantage);  // lane kWarps holds the map of none
+    map = shuffled(map, 0);
   }
-  here.advantage = lanes.b + lanes.d * advantage;
+  here.advantage = applied(lanes, advantage);
   if (column < a.columns) recursion<kShaped, true>(a, tokens, here, place);
   if constexpr (kLoops) {
-    behind = {behind.more || votes != 0, votes != 0 ? first_value : behind.value, map.b + map.d * behind.advantage};
+    behind = {behind.more || votes != 0, votes != 0 ? first_value : behind.value, applied(map, behind.advantage)};
   }
 }
 
@@ -225,9 +237,10 @@ gae_rows(GaeArguments a) {
   constexpr int kWarps = kThreads / kWarp;
   constexpr int64_t kTile = kThreads * kTokens;
   static_assert(kWarps < kWarp, "scan_tile keeps a lane for the map of no warp");
-  IGF_SHARED_ARRAY(float, floats, 3 * kWarps);
+  IGF_SHARED_ARRAY(float, values, kWarps);
   IGF_SHARED_ARRAY(int, counted, kWarps);
-  const Exchange exchange{floats, floats + kWarps, floats + 2 * kWarps, counted};
+  IGF_SHARED_ARRAY(Map, maps, kWarps);
+  const Exchange exchange{values, counted, maps};
   const int64_t row = block_x() * kRowsPerBlock<kThreads> + thread_y();  // [0, rows)
   if (row >= a.rows) return;  // only whole warps leave: a block with several rows has no barrier
 

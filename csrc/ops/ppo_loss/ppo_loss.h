@@ -51,8 +51,8 @@ struct PpoLossArguments {
   double kl_loss_coef;
   double denominator;
   // CUDA alone:
-  float* partials;  // [ppo_loss_tiles(count), kPpoSums]
-  bool aligned;     // every float pointer stands on 16 bytes, the mask on 4
+  double* partials;  // [ppo_loss_tiles(count), kPpoSums]
+  bool aligned;      // every float pointer stands on 16 bytes, the mask on 4
 };
 
 struct PpoLossBackward {

@@ -3,12 +3,12 @@
 // Work     forward: tiles of 2,048 tokens, one a block at a time; a thread owns two groups of four neighbouring tokens.
 //          Eight sums a tile go to memory; the last block adds the tiles in order and writes the loss. Backward: the
 //          gradients are complete, so the launch reads one number and leaves when it is 1.
-// Memory   forward 25 bytes read a token (4 more for each of entropy and reference) and 8 written, 32 a tile written and
+// Memory   forward 25 bytes read a token (4 more for each of entropy and reference) and 8 written, 64 a tile written and
 //          read. Backward 0 a token when the loss is where the backward pass begins, else 8 read and 8 written, and 5
 //          for the entropy's gradient. Both together 33 bytes a token in the plain case, where a backward pass that
 //          always scaled would make it 49. One million tokens: 34.6 MB. Limit: memory bandwidth; 2 x 100 bytes in
 //          flight a thread.
-// Numbers  a tile's sums in f32, eight tokens a thread, then a tree; tiles in double, in order. The order depends
+// Numbers  a warp's sums in f32, eight tokens a thread, then a tree; warps and tiles in double, in order. The order depends
 //          neither on the number of multiprocessors nor on the alignment. A gradient of the loss other than 1 rounds the
 //          tokens' gradients once more.
 // Limits   pointers off their boundary, and the last group of a ragged end, are moved element by element.
@@ -149,7 +149,7 @@ IGF_DEVICE void finish(const PpoLossArguments& a, int64_t tiles) {
   double total = 0.0;
 #pragma unroll 4
   for (int64_t tile = thread_x() / kPpoSums; tile < tiles; tile += kRows) {
-    total += static_cast<double>(load_shared_by_blocks(a.partials + tile * kPpoSums + sum));
+    total += load_shared_by_blocks(a.partials + tile * kPpoSums + sum);
   }
   total += shuffle_xor(total, 8);
   total += shuffle_xor(total, 16);
@@ -188,7 +188,7 @@ ppo_loss_tokens(PpoLossArguments a, Plan plan) {
     if (lane_index() % 4 == 0) warps[thread_x() / kWarp * kPpoSums + lane_index() / 4] = total;
     block_barrier();  // this tile's sums are in `warps`; the other side has been read, by all who come here
     if (thread_x() < kPpoSums) {
-      float block_total = 0.0f;
+      double block_total = 0.0;
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) block_total += warps[w * kPpoSums + thread_x()];
       store(a.partials + tile * kPpoSums + thread_x(), block_total);

@@ -7,8 +7,8 @@ namespace {
 
 void forward_cuda(PpoLossArguments& a, const Tensor& like) {
   const DeviceGuard guard(like.get_device_index());
-  const Tensor partials = new_empty(like, {ppo_loss_tiles(a.count), kPpoSums}, ScalarType::Float);
-  a.partials = mutable_data<float>(partials);
+  const Tensor partials = new_empty(like, {ppo_loss_tiles(a.count), kPpoSums}, ScalarType::Double);
+  a.partials = mutable_data<double>(partials);
   a.aligned = stands_on(a.mask, 4);
   for (const float* pointer : {a.logprobs, a.old_logprobs, a.advantages, a.values, a.old_values, a.returns, a.entropy,
                                a.ref_logprobs}) {

@@ -8,7 +8,11 @@
 #include <stdexcept>
 #include <string>
 
-#if !defined(__x86_64__)
+// IGF_SIMT_UCONTEXT takes the slow switch where the fast one would do, to test it.
+#if !defined(__x86_64__) && !defined(IGF_SIMT_UCONTEXT)
+#define IGF_SIMT_UCONTEXT
+#endif
+#if defined(IGF_SIMT_UCONTEXT)
 #include <ucontext.h>
 #endif
 
@@ -53,7 +57,7 @@ bool Stacks::holds(const void* address, size_t* index) const {
   return stacks_ != nullptr && *index < count_;
 }
 
-#if defined(__x86_64__)
+#if !defined(IGF_SIMT_UCONTEXT)
 
 // The System V ABI asks a function to keep these six registers and the stack pointer; the rest is the caller's to save.
 asm(R"(

@@ -15,7 +15,7 @@ struct Context {
 // Stacks for `count` fibers, each with a guard page below it; they are kept for later launches.
 class Stacks {
  public:
-  static constexpr size_t kBytes = 64 << 10;
+  static constexpr size_t kBytes = 256 << 10;  // only what is touched takes memory
   static constexpr size_t kGuardBytes = 4 << 10;
 
   ~Stacks();

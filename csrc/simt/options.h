@@ -19,11 +19,10 @@ struct Options {
   Schedule schedule = Schedule::kForward;
   Arrival arrival = Arrival::kLazy;
   uint64_t seed = 0;
-  int resident_blocks = 3;          // run interleaved; a launch that needs more to finish will not finish
+  int resident_blocks = 4;          // run interleaved; more cannot wait for each other
   int accesses_between_turns = 40;  // kPreempting: on average
   int multiprocessors = 4;          // what device_context tells the op
   int64_t shared_bytes_limit = 227 << 10;  // static and dynamic, of a block: what sm_90 has
-  int check_races = 1;              // 0 leaves out the order of accesses, for measurements of the emulator itself
 };
 
 Options& options();

@@ -106,9 +106,9 @@ bool seen_by_view(const Thread& reader, uint32_t thread, uint32_t clock) {
   const View& view = *reader.clock.seen;
   const int64_t block = (thread - 1) / current_launch->threads;
   const int in_block = static_cast<int>(thread - 1 - block * current_launch->threads);
-  for (const View::Base& base : view.bases) {
-    if (base.block == block && clock < base.clock) return true;
-  }
+  const auto base = std::lower_bound(view.bases.begin(), view.bases.end(), block,
+                                     [](const View::Base& b, int64_t number) { return b.block < number; });
+  if (base != view.bases.end() && base->block == block && clock < base->clock) return true;
   const int64_t warp = block * current_launch->warps + in_block / kWarpLanes;
   const auto row = std::lower_bound(view.rows.begin(), view.rows.end(), warp,
                                     [](const View::Row& r, int64_t w) { return r.warp < w; });

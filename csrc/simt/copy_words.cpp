@@ -63,7 +63,10 @@ void copy_async(void* shared, const void* global, uint32_t bytes, int source_byt
   copy.site = site;
   check_form(copy.shared, copy.global, bytes, source_bytes, site);
   copy.source_bytes = static_cast<uint32_t>(source_bytes);
-  if (mutator != nullptr && mutator->dropped(speaker(), Word::kCopyAsync, site)) return;
+  if (mutator != nullptr) {
+    if (mutator->dropped(speaker(), Word::kCopyAsync, site)) return;
+    copy.global = mutator->address(speaker(), {Word::kCopyAsync, Space::kGlobal, copy.global, bytes, site, nullptr});
+  }
   if (copy.source_bytes > 0) {
     const Buffer* const buffer = touch(copy.global, copy.source_bytes, Touch::kRead, where_of(site));
     if (observer != nullptr) {

@@ -15,8 +15,6 @@ constexpr std::array<const char*, kMutations> kNames = {
     "none",       "drop_barrier", "drop_warp_barrier", "drop_fence",  "drop_wait",
     "drop_store", "drop_atomic",  "shift_load",        "shift_store", "shuffle_wrong_lane"};
 
-bool is_store(Word word) { return mutation_of(word) == Mutation::kDropStore; }
-
 }  // namespace
 
 const char* name_of(Mutation kind) { return kNames[static_cast<size_t>(kind)]; }
@@ -26,7 +24,7 @@ Mutation mutation_called(std::string_view name) {
   return found == kNames.end() ? Mutation::kNone : static_cast<Mutation>(found - kNames.begin());
 }
 
-Mutation mutation_of(Word word) {
+Mutation drop_of(Word word) {
   switch (word) {
     case Word::kBlockBarrier:
     case Word::kBlockBarrierOr:
@@ -40,7 +38,8 @@ Mutation mutation_of(Word word) {
     case Word::kStore:
     case Word::kStoreOnce:
     case Word::kStoreMatrix:
-    case Word::kStoreRelease: return Mutation::kDropStore;
+    case Word::kStoreRelease:
+    case Word::kCopyAsync: return Mutation::kDropStore;
     case Word::kAtomicAdd:
     case Word::kAtomicMax:
     case Word::kAtomicMin:
@@ -48,16 +47,22 @@ Mutation mutation_of(Word word) {
     case Word::kAtomicOr:
     case Word::kAddAcquireRelease:
     case Word::kAddRelease: return Mutation::kDropAtomic;
+    default: return Mutation::kNone;
+  }
+}
+
+Mutation shift_of(Word word) {
+  switch (word) {
     case Word::kLoad:
     case Word::kLoadOnce:
     case Word::kLoadSharedByBlocks:
     case Word::kLoadAcquire:
     case Word::kLoadMatrix:
     case Word::kCopyAsync: return Mutation::kShiftLoad;
-    case Word::kShuffle:
-    case Word::kShuffleXor:
-    case Word::kShuffleUp:
-    case Word::kShuffleDown: return Mutation::kShuffleWrongLane;
+    case Word::kStore:
+    case Word::kStoreOnce:
+    case Word::kStoreMatrix:
+    case Word::kStoreRelease: return Mutation::kShiftStore;
     default: return Mutation::kNone;
   }
 }
@@ -76,23 +81,22 @@ void SiteMutator::record(bool on) {
 }
 
 bool SiteMutator::dropped(const Who&, Word word, Site site) {
-  const Mutation kind = mutation_of(word);
-  if (kind == Mutation::kNone || kind == Mutation::kShiftLoad || kind == Mutation::kShuffleWrongLane) return false;
-  if (!strikes(kind, site)) return false;
+  const Mutation kind = drop_of(word);
+  if (kind == Mutation::kNone || !strikes(kind, site)) return false;
   ++applied_;
   return true;
 }
 
 uintptr_t SiteMutator::address(const Who&, const Access& access) {
-  const Mutation kind = is_store(access.word) ? Mutation::kShiftStore : Mutation::kShiftLoad;
-  if (!is_store(access.word) && mutation_of(access.word) != Mutation::kShiftLoad) return access.address;
-  if (!strikes(kind, access.site)) return access.address;
+  const Mutation kind = shift_of(access.word);
+  if (kind == Mutation::kNone || !strikes(kind, access.site)) return access.address;
   uintptr_t moved = access.address;
-  if (access.buffer == nullptr) {
-    moved ^= access.bytes;  // shared memory: the other one of a pair
-  } else if (access.address + 2 * access.bytes <= access.buffer->end) {
+  const int index = buffers().find(access.address);
+  if (access.space == Space::kShared) {
+    moved ^= access.bytes;  // the other one of a pair
+  } else if (index >= 0 && access.address + 2 * access.bytes <= buffers()[index].end) {
     moved += access.bytes;
-  } else if (access.address >= access.buffer->begin + access.bytes) {
+  } else if (index >= 0 && access.address >= buffers()[index].begin + access.bytes) {
     moved -= access.bytes;
   }
   if (moved != access.address) ++applied_;

@@ -20,7 +20,7 @@ enum class Mutation : uint8_t {
   kDropWarpBarrier,   // nor does warp_barrier
   kDropFence,         // block_fence and device_fence order nothing
   kDropWait,          // a wait for asynchronous copies returns at once
-  kDropStore,         // a store does not reach memory
+  kDropStore,         // a store, or an asynchronous copy, does not reach memory
   kDropAtomic,        // an atomic operation changes nothing and gives zero
   kShiftLoad,         // a load reads the neighbouring element: the next one, the one before at the end of the buffer
   kShiftStore,        // a store writes there
@@ -30,7 +30,8 @@ inline constexpr size_t kMutations = 10;
 
 const char* name_of(Mutation kind);                  // "drop_barrier"
 Mutation mutation_called(std::string_view name);     // kNone for a name that is none
-Mutation mutation_of(Word word);                     // how the word is broken; kNone for what is not
+Mutation drop_of(Word word);                         // how the word is dropped; kNone for what cannot be
+Mutation shift_of(Word word);                        // how it is moved; kNone for what cannot be
 
 // Breaks the one place chosen, and collects the places that could be.
 class SiteMutator : public Mutator {

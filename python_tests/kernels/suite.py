@@ -153,7 +153,7 @@ class KernelSuite:
         assert len(places) >= PLACES_AT_LEAST, f"only {sorted(places)} can be broken: are there enough cases?"
         unused, survivors = set(self.equivalent), []
         for (kind, where), cases in reached.items():
-            if any(self._is_found(case, simt.Mutation(kind, where)) for case in cases):
+            if not self._survives(simt.Mutation(kind, where), cases):
                 continue
             reasons = {key for key in self.equivalent if key[0] == kind and key[1] in _source_line(where)}
             unused -= reasons
@@ -169,17 +169,23 @@ class KernelSuite:
                                                                    *self.more_wavefronts.values()))]
         assert all(len(why.split()) >= 3 for why in reasons), f"say why in words: {reasons}"
 
-    def _is_found(self, case: KernelCase, mutation: simt.Mutation) -> bool:
-        """Whether a kernel broken in this way fails the case in some order of its threads."""
-        for schedule in SCHEDULES:
-            try:
-                results, run = self.run_case(case, mutation=mutation, **schedule)
-                if run.mutation_applied == 0:
+    def _survives(self, mutation: simt.Mutation, cases: list[KernelCase]) -> bool:
+        """Whether a kernel broken in this way passes all cases in all orders of its threads.
+
+        A mutation that can do nothing (there is no other element to move to) breaks nothing.
+        """
+        applied = 0
+        for case in cases:
+            for schedule in SCHEDULES:
+                try:
+                    results, run = self.run_case(case, mutation=mutation, **schedule)
+                    self._judge(case, results)
+                except (simt.SimtError, AssertionError):
                     return False
-                self._judge(case, results)
-            except (simt.SimtError, AssertionError):
-                return True
-        return False
+                applied += run.mutation_applied
+                if run.mutation_applied == 0:
+                    break
+        return applied > 0
 
     def _judge(self, case: KernelCase, results: Results) -> None:
         self.suite().judge_results(results, *self._baseline(case).references, case.case, case.dtype)

@@ -41,7 +41,6 @@ def all_counted(rows: int, vocabulary: int) -> Any:
 
 EQUIVALENT = {
     ("drop_barrier", "all of this block's writes are made"): "thread 0 alone writes a loss, and it counts",
-    ("drop_atomic", "atomic_exchange(arrived, 0u)"): "it serves the next launch, which finds the emulator's own zeros",
     ("drop_barrier", "scratch has been read and may be written again"): "the sum of the losses is the last reduction",
 }
 

@@ -33,6 +33,7 @@ FRAME = re.compile(r"(\d+) bytes stack frame")
 REGISTERS = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
 USAGE = re.compile(r"^ Function (\S+):\n  REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", re.MULTILINE)
+INSTRUCTION = re.compile(r"^ +/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\w+ +)?([A-Z][\w.]+)", re.MULTILINE)
 
 # Kernel -> architecture -> {"registers": of a thread, "shared_bytes": static, of a block, "local_bytes": of a thread}.
 Resources = dict[str, dict[str, dict[str, int]]]
@@ -114,6 +115,26 @@ def cuobjdump() -> str | None:
     return shutil.which("cuobjdump")
 
 
+def opcodes(library: Path, arch: str, kernels: list[str]) -> dict[str, set[str]]:
+    """Readable name -> the instructions of a kernel of a built library, such as "LDG.E.128"; kernels: mangled names."""
+    program = cuobjdump()
+    if program is None:
+        sys.exit("cuobjdump is not installed; `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`")
+    command = [program, "-sass", "-arch", f"sm_{arch}", "-fun", ",".join(kernels), str(library)]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    parts = report.split("Function : ")[1:]
+    names = readable([part.partition("\n")[0].strip() for part in parts])
+    return {name: set(INSTRUCTION.findall(part)) for name, part in zip(names, parts, strict=True)}
+
+
+def kernels_of(library: Path, containing: str) -> list[str]:
+    """Mangled names of the kernels in a library that contain a word."""
+    program = cuobjdump() or "cuobjdump"
+    command = [program, "--dump-resource-usage", str(library)]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sorted({name for name, *_ in USAGE.findall(report) if containing in name})
+
+
 def collected(rows: list[tuple[str, str, tuple[int, int, int]]]) -> Resources:
     """(mangled name, architecture, (registers, shared bytes, local bytes)) by readable name."""
     names = readable([name for name, _, _ in rows])
@@ -132,7 +153,7 @@ def readable(mangled: list[str]) -> list[str]:
     names = []
     for line in output.splitlines():
         name = re.sub(r"^void |igf::|\(anonymous namespace\)::|_GLOBAL__N_\w+::|__nv_|device::", "", line)
-        name = re.sub(r"\(\w[\w ]*\)(?=\d)", "", name)
+        name = re.sub(r"\([\w: ]+\)(?=-?\d)", "", name)  # the type of a template's constant
         names.append(name.partition("(")[0].replace("__half", "half"))
     return names
 

@@ -1,0 +1,71 @@
+"""What nvcc made of each word of device/ptx.cuh: the micro-kernels' machine code has the instruction that was meant."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from benchmarks.ledger import resources
+from instructgpt_fast.doctor import build_info
+from instructgpt_fast.ops import _library
+
+# Kernel -> instructions it must have. Names of the ISA of sm_80 and sm_90.
+SINCE_80 = {
+    "load_matrix<1, false>": {"LDSM.16.M88"},
+    "load_matrix<2, false>": {"LDSM.16.M88.2"},
+    "load_matrix<4, false>": {"LDSM.16.M88.4"},
+    "load_matrix<1, true>": {"LDSM.16.MT88"},
+    "load_matrix<2, true>": {"LDSM.16.MT88.2"},
+    "load_matrix<4, true>": {"LDSM.16.MT88.4"},
+    "multiply_registers<bfloat16>": {"HMMA.16816.F32.BF16"},
+    "multiply_registers<half>": {"HMMA.16816.F32"},
+    "multiply_tiles<bfloat16>": {"HMMA.16816.F32.BF16", "LDSM.16.M88.4", "LDSM.16.MT88.2"},
+    "copy<1, 0>": {"LDGSTS.E", "LDGDEPBAR", "DEPBAR.LE"},
+    "copy<2, 0>": {"LDGSTS.E.64"},
+    "copy<4, 0>": {"LDGSTS.E.128"},
+    "copy<4, 1>": {"LDGSTS.E.BYPASS.128"},
+    "copy_zero_fill<1>": {"LDGSTS.E.ZFILL"},
+    "copy_zero_fill<2>": {"LDGSTS.E.64.ZFILL"},
+    "copy_zero_fill<4>": {"LDGSTS.E.BYPASS.128.ZFILL"},
+    "named_barrier": {"BAR.ARV", "BAR.SYNC.DEFER_BLOCKING"},
+    "publish": {"STG.E.STRONG.GPU", "LDG.E.STRONG.GPU"},
+    "approximate_exp2": {"MUFU.EX2"},
+    "approximate_tanh": {"MUFU.TANH"},
+    "approximate_rsqrt": {"MUFU.RSQ"},
+}
+SINCE_90 = {
+    "store_matrix<1, false>": {"STSM.16.M88"},
+    "store_matrix<2, false>": {"STSM.16.M88.2"},
+    "store_matrix<4, false>": {"STSM.16.M88.4"},
+    "store_matrix<1, true>": {"STSM.16.MT88"},
+    "store_matrix<2, true>": {"STSM.16.MT88.2"},
+    "store_matrix<4, true>": {"STSM.16.MT88.4"},
+}
+
+
+@pytest.mark.parametrize("arch, expected", [("80", SINCE_80), ("90a", SINCE_80 | SINCE_90)], ids=["sm_80", "sm_90a"])
+def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) -> None:
+    cuda = build_info()["cuda"]
+    if arch not in {built.removesuffix("+PTX") for built in cuda["archs"]}:
+        pytest.skip(f"sm_{arch} is not in this build")
+    if resources.cuobjdump() is None or shutil.which("c++filt") is None:
+        pytest.skip("cuobjdump (of the wheel nvidia-cuda-cuobjdump) or c++filt is not installed")
+    library = _library.LIBRARY_DIR / "libigf_cuda.so"
+    found = resources.opcodes(library, arch, resources.kernels_of(library, "microkernels"))
+    for kernel, instructions in expected.items():
+        lacking = instructions - found[f"microkernels::{kernel}"]
+        assert not lacking, f"{kernel} has no {lacking}, but {sorted(found[f'microkernels::{kernel}'])}"
+
+
+def test_reading_instructions() -> None:
+    text = """
+        /*0040*/              @!P0 LDGSTS.E.64 [R5], [R2.64] ;   /* 0x1 */
+        /*0050*/                   EXIT ;                        /* 0x2 */
+    """
+    assert resources.INSTRUCTION.findall(text) == ["LDGSTS.E.64", "EXIT"]
+
+
+def test_names_keep_the_constants_of_templates() -> None:
+    mangled = "_ZN3igf12microkernels12_GLOBAL__N_14copyILi4ELNS_6device3ptx5CacheE1EEEvNS0_9ArgumentsE"
+    assert resources.readable([mangled]) == ["microkernels::copy<4, 1>"]

@@ -182,16 +182,17 @@ int64_t drop_lighter(Scratch& row, int64_t listed, float largest, float least_sc
 // The least score that top-p keeps among the listed: the least one with a mass above it that is less than the target.
 // The bin it lies in is found from the bins' masses; only the tokens in that bin are sorted.
 float nucleus(const Scratch& row, int64_t listed, float largest, uint64_t target) {
-  std::vector<uint64_t> masses(sampling::kBins, 0);
+  constexpr int kBins = 2048;
+  std::vector<uint64_t> masses(kBins, 0);
   for (int64_t i = 0; i < listed; ++i) {
-    masses[sampling::bin_of(row.values[i], largest)] += sampling::mass_of(row.weights[row.tokens[i]]);
+    masses[sampling::bin_of<kBins>(row.values[i], largest)] += sampling::mass_of(row.weights[row.tokens[i]]);
   }
   uint64_t above = 0;
   uint32_t bin = 0;
   while (above + masses[bin] < target) above += masses[bin++];
   std::vector<std::pair<float, uint32_t>> inside;  // score, mass
   for (int64_t i = 0; i < listed; ++i) {
-    if (sampling::bin_of(row.values[i], largest) == bin) {
+    if (sampling::bin_of<kBins>(row.values[i], largest) == bin) {
       inside.emplace_back(row.values[i], sampling::mass_of(row.weights[row.tokens[i]]));
     }
   }

@@ -4,6 +4,7 @@
     print(timings["ours"].median_ms, ratio(timings, "plain", "ours"))
     write_results("adamw", device, {"rows": [...]})                    # benchmarks/results/<device>/adamw.json
 
+On a GPU see benchmarks/gpu_clock.py for what a time is.
 Not covered: figures of other processes (a rival that cannot be imported beside ours needs its own).
 """
 
@@ -22,10 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from benchmarks.gpu_clock import GpuClock, Prepared, sets_beyond_cache
 from instructgpt_fast.files import atomic_write
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -37,6 +39,7 @@ class Timing:
     """Times of one contender in milliseconds, one a round, in the order they were taken."""
 
     rounds_ms: tuple[float, ...]
+    timed: str = "wall clock"
 
     @property
     def median_ms(self) -> float:
@@ -50,14 +53,45 @@ class Timing:
     def p90_ms(self) -> float:
         return _quantile(self.rounds_ms, 0.9)
 
-    def as_dict(self) -> dict[str, float]:
-        """Median, 10th and 90th percentile in milliseconds, and how many rounds they come from."""
+    def as_dict(self) -> dict[str, Any]:
+        """Median, 10th and 90th percentile in milliseconds, how many rounds they come from, and what a time is."""
         return {
             "median_ms": self.median_ms,
             "p10_ms": self.p10_ms,
             "p90_ms": self.p90_ms,
             "rounds": len(self.rounds_ms),
+            "timed": self.timed,
         }
+
+
+class Clock(Protocol):
+    """Prepares a contender, and times one round of it."""
+
+    def prepare(
+        self, name: str, function: Callable[[Any], Any], inputs: Sequence[Any], warmup: int
+    ) -> Prepared[Any]: ...
+
+    def milliseconds(self, prepared: Prepared[Any], turn: int) -> float: ...
+
+
+class WallClock:
+    """Times on a CPU."""
+
+    def prepare(
+        self, name: str, function: Callable[[Inputs], Any], inputs: Sequence[Inputs], warmup: int
+    ) -> Prepared[Inputs]:
+        """Warm up."""
+        for turn in range(warmup):
+            function(inputs[turn % len(inputs)])
+        return Prepared(function, inputs, how="wall clock")
+
+    def milliseconds(self, prepared: Prepared[Inputs], turn: int) -> float:
+        """The time of one call."""
+        started = time.perf_counter()
+        kept = prepared.function(prepared.inputs[turn % len(prepared.inputs)])
+        elapsed = (time.perf_counter() - started) * 1e3
+        del kept  # outside the clock: giving large results back to the system takes time of its own
+        return elapsed
 
 
 def interleaved(
@@ -68,16 +102,16 @@ def interleaved(
     rounds: int = 30,
     seconds: float = 20.0,
     warmup: int = 2,
+    clock: Clock | None = None,
 ) -> dict[str, Timing]:
     """Time all contenders once a round, on the same inputs, in an order that turns from round to round.
 
-    inputs: some sets, taken in turn, together larger than the caches. Stops after `rounds`, or after `seconds` once
-    there were five rounds. On CUDA each time is between two events, with the device idle before.
+    inputs: some sets, taken in turn, together larger than the caches (`rotated` makes them). Stops after `rounds`, or
+    after `seconds` once there were five rounds. clock: by default the device's.
     """
+    clock = clock or (GpuClock() if device == "cuda" else WallClock())
     names = list(contenders)
-    for turn in range(warmup):
-        for name in names:
-            contenders[name](inputs[turn % len(inputs)])
+    prepared = {name: clock.prepare(name, contenders[name], inputs, warmup) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     started = time.perf_counter()
     for turn in range(rounds):
@@ -85,8 +119,19 @@ def interleaved(
             break
         for place in range(len(names)):
             name = names[(turn + place) % len(names)]
-            times[name].append(_milliseconds(contenders[name], inputs[turn % len(inputs)], device))
-    return {name: Timing(tuple(values)) for name, values in times.items()}
+            times[name].append(clock.milliseconds(prepared[name], turn))
+    return {name: Timing(tuple(values), prepared[name].how) for name, values in times.items()}
+
+
+def rotated(draw: Callable[[int], Inputs], device: str = "cpu") -> list[Inputs]:
+    """Sets of inputs to take in turn: three drawn ones and, on a GPU, copies of these until the caches hold none."""
+    drawn = [draw(seed) for seed in range(3)]
+    if device != "cuda":
+        return drawn
+    properties = torch.cuda.get_device_properties(0)
+    bytes_of_one = sum(t.numel() * t.element_size() for t in _tensors(drawn[0]))
+    count = sets_beyond_cache(bytes_of_one, properties.L2_cache_size, properties.total_memory)
+    return drawn[:count] + [_copied(drawn[i % 3]) for i in range(3, count)]
 
 
 def ratio(timings: Mapping[str, Timing], slower: str, faster: str) -> float:
@@ -147,18 +192,39 @@ def device_description(device: str = "cpu") -> dict[str, Any]:
     }
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
-        described |= {"gpu": properties.name, "cuda": torch.version.cuda, "gpu_memory_bytes": properties.total_memory}
+        described |= {"gpu": properties.name, "cuda": torch.version.cuda, "gpu_memory_bytes": properties.total_memory,
+                      **gpu_state()}
     return described
+
+
+def gpu_state() -> dict[str, str | None]:
+    """Driver, clocks, power and temperature as nvidia-smi tells them now; None for what it does not tell."""
+    fields = {"driver": "driver_version", "sm_clock_mhz": "clocks.sm", "memory_clock_mhz": "clocks.mem",
+              "most_sm_clock_mhz": "clocks.max.sm", "power_w": "power.draw", "temperature_c": "temperature.gpu"}
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields.values())}", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return dict.fromkeys(fields)
+    values = [value.strip() for value in found.strip().splitlines()[0].split(",")]
+    if len(values) != len(fields):
+        return dict.fromkeys(fields)
+    return {name: None if value.startswith("[") else value for name, value in zip(fields, values, strict=True)}
 
 
 def ceilings(device: str = "cpu") -> dict[str, float]:
     """What the machine gives at best: copying (GB/s, read and write counted) and matmul (GFLOP/s by dtype)."""
-    source = [torch.randn(1 << 24, device=device) for _ in range(2)]
+    # On a GPU far beyond the cache, and enough work for all of it.
+    elements, sizes = (1 << 24, {torch.float32: 2048, torch.bfloat16: 2048})
+    if device == "cuda":
+        memory = torch.cuda.get_device_properties(0).total_memory
+        elements, sizes = min(1 << 29, memory // 64), {torch.float32: 4096, torch.bfloat16: 8192}
+    source = [torch.randn(elements, device=device) for _ in range(2)]
     target = torch.empty_like(source[0])
     copies = interleaved({"copy": target.copy_}, source, device, rounds=12)["copy"]
     found = {"copy_gb_s": 2 * source[0].nbytes / copies.p10_ms / 1e6}
-    for dtype in (torch.float32, torch.bfloat16):
-        n = 2048
+    del source, target
+    for dtype, n in sizes.items():
         pairs = [(torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)) for _ in "ab"]
         out = torch.empty(n, n, device=device, dtype=dtype)
         timing = interleaved({"mm": lambda p, out=out: torch.mm(*p, out=out)}, pairs, device, rounds=10)["mm"]
@@ -181,21 +247,21 @@ def write_results(name: str, device: str, results: Mapping[str, Any]) -> Path:
     return path
 
 
-def _milliseconds(function: Callable[[Inputs], Any], inputs: Inputs, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        kept = function(inputs)
-        end.record()
-        torch.cuda.synchronize()
-        del kept
-        return start.elapsed_time(end)
-    started = time.perf_counter()
-    kept = function(inputs)
-    elapsed = (time.perf_counter() - started) * 1e3
-    del kept  # outside the clock: giving large results back to the system takes time of its own
-    return elapsed
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if isinstance(value, dict):
+        return {name: _copied(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(part) for part in value)
+    return value
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

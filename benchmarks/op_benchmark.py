@@ -12,13 +12,17 @@ tensors (with the gradients, where these are part of the work).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from benchmarks.measure import Timing, ceilings, interleaved, peak_memory, ratio, write_results
+from benchmarks.measure import Timing, ceilings, interleaved, peak_memory, ratio, rotated, write_results
 from python_tests.accuracy import compare
 
 Inputs = dict[str, Any]
@@ -48,51 +52,116 @@ class Case:
     looser: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run(op: str, cases: Callable[[str], Sequence[Case]], arguments: Sequence[str] | None = None) -> None:
-    """Check and time every case of an op, print the table, write the results."""
+def parse(op: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a benchmark's command line."""
     parser = argparse.ArgumentParser(prog=f"benchmarks/run.py {op}", description=f"Benchmark of {op}.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=30, help="timed runs of each contender")
     parser.add_argument("--seconds", type=float, default=10.0, help="stop a case after this time (from 5 rounds on)")
+    parser.add_argument("--budget", type=float, help="start no case after this many seconds; the result names those")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice by default")
+    parser.add_argument("--seed", type=int, help="of the inputs that are checked; on a GPU another each time by default")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None,
+                        help="torch.compile of the first rival as one more rival; on a GPU by default")
     parser.add_argument("--only", default="", help="run the cases whose name contains this; writes no results")
     options = parser.parse_args(arguments)
+    on_gpu = options.device == "cuda"
+    options.compile = on_gpu if options.compile is None else options.compile
+    if options.seed is None:
+        options.seed = time.time_ns() % 2**31 if on_gpu else 1234
+    return options
+
+
+def run(op: str, cases: Callable[[str], Sequence[Case]], arguments: Sequence[str] | None = None) -> None:
+    """Check and time every case of an op, print the table, write the results."""
+    options = parse(op, arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"benchmarks/run.py {op}: --device cuda: this torch ({torch.__version__}) sees no GPU")
     if options.threads:
         torch.set_num_threads(options.threads)
+    started = time.perf_counter()
     best = ceilings(options.device)
     print(f"{op} on {options.device}: " + ", ".join(f"{name} {value:.0f}" for name, value in best.items()))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    left_out = []
     for case in cases(options.device):
-        if options.only in case.name:
-            check(case)
-            rows.append(measured(case, options, best))
-            print_row(rows[-1], header=len(rows) == 1)
+        if options.only not in case.name:
+            continue
+        if options.budget is not None and time.perf_counter() - started > options.budget:
+            left_out.append(case.name)
+            continue
+        check(case, options.seed)
+        rows.append(measured(case, options, best))
+        print_row(rows[-1], header=len(rows) == 1)
+    if left_out:
+        print(f"not measured, because {options.budget:g} s were over: {', '.join(left_out)}")
     if not options.only:
-        print(f"written to {write_results(op, options.device, {'ceilings': best, 'rows': rows})}")
+        results = {"ceilings": best, "check_seed": options.seed, "rows": rows, "left_out": left_out}
+        print(f"written to {write_results(op, options.device, results)}")
 
 
-def check(case: Case) -> None:
-    """Raise AssertionError unless ours is as near to the float64 oracle as plain PyTorch is, on fresh inputs."""
-    draw, seed = case.draw_check or case.draw, 1234
+def check(case: Case, seed: int = 1234) -> None:
+    """Raise AssertionError unless ours is as near to the float64 oracle as plain PyTorch is, on fresh inputs.
+
+    Ours runs with NaN in all memory that it gets: what it forgets to write is found.
+    """
+    draw = case.draw_check or case.draw
     yardstick = next(iter(case.rivals.values()))
-    results = zip(case.ours(draw(seed)), case.oracle(_in_float64(draw(seed))), yardstick(draw(seed)), strict=True)
+    inputs = draw(seed)
+    with poisoned_memory():
+        ours = case.ours(inputs)
+    results = zip(ours, case.oracle(_in_float64(draw(seed))), yardstick(draw(seed)), strict=True)
     for i, (actual, oracle, plain) in enumerate(results):
-        compare(actual.cpu(), oracle.cpu(), plain.cpu(), name=f"{case.name}: result {i}", **case.looser)
+        name = f"{case.name}: result {i} (seed {seed})"
+        compare(actual.cpu(), oracle.cpu(), plain.cpu(), name=name, **case.looser)
+
+
+@contextlib.contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Every tensor that is allocated without a value is NaN, or the largest integer."""
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+              torch.utils.deterministic.fill_uninitialized_memory)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*deterministic.*")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.utils.deterministic.fill_uninitialized_memory = before[2]
 
 
 def measured(case: Case, options: argparse.Namespace, best: Mapping[str, float]) -> dict[str, Any]:
     """Time and peak memory of all contenders of a case."""
-    contenders = {"ours": case.ours, **case.rivals}
-    inputs = [case.draw(seed) for seed in range(3)]
+    inputs = rotated(case.draw, options.device)
+    rivals = dict(case.rivals)
+    if options.compile:
+        rivals |= compiled(case, inputs[0])
+    contenders = {"ours": case.ours, **rivals}
     timings = interleaved(contenders, inputs, options.device, rounds=options.rounds, seconds=options.seconds)
     memory = {name: peak_memory(lambda f=f: f(inputs[0]), options.device) for name, f in contenders.items()}
     ideal_ms = max(case.moved_bytes / best["copy_gb_s"], _matmul_time(case, best)) / 1e6
     return {
         "case": case.name,
+        "input_sets": len(inputs),
         "contenders": {n: {**timings[n].as_dict(), "peak_bytes": memory[n]} for n in contenders},
-        "speedup": {name: ratio(timings, name, "ours") for name in case.rivals},
+        "speedup": {name: ratio(timings, name, "ours") for name in rivals},
         "share_of_ceiling": ideal_ms / timings["ours"].median_ms if ideal_ms else None,
     }
+
+
+def compiled(case: Case, inputs: Inputs) -> dict[str, Contender]:
+    """The first rival through torch.compile; none, and a warning, where it cannot be compiled."""
+    name, plain = next(iter(case.rivals.items()))
+    function: Contender = torch.compile(plain)
+    try:
+        function(inputs)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        print(f"WARNING: {case.name}: torch.compile of {name} failed: {reason}", file=sys.stderr, flush=True)
+        return {}
+    return {f"{name}, compiled": function}
 
 
 def print_row(row: Mapping[str, Any], *, header: bool) -> None:
@@ -100,13 +169,17 @@ def print_row(row: Mapping[str, Any], *, header: bool) -> None:
     if header:
         print(f"{'case':<38} {'ours ms (p10..p90)':>26} {'MiB':>7} {'ceiling':>8}   rivals: ms, MiB, speed-up")
     ours = row["contenders"]["ours"]
-    spread = f"{ours['median_ms']:.2f} ({ours['p10_ms']:.2f}..{ours['p90_ms']:.2f})"
+    spread = f"{_time(ours['median_ms'])} ({_time(ours['p10_ms'])}..{_time(ours['p90_ms'])})"
     share = "" if row["share_of_ceiling"] is None else f"{row['share_of_ceiling']:.0%}"
     rivals = "; ".join(
-        f"{name} {row['contenders'][name]['median_ms']:.2f}, {_mebibytes(row['contenders'][name])}, {speedup:.2f}x"
+        f"{name} {_time(row['contenders'][name]['median_ms'])}, {_mebibytes(row['contenders'][name])}, {speedup:.2f}x"
         for name, speedup in row["speedup"].items()
     )
     print(f"{row['case']:<38} {spread:>26} {_mebibytes(ours):>7} {share:>8}   {rivals}", flush=True)
+
+
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds:.2f}" if milliseconds >= 1 else f"{milliseconds:.4f}"
 
 
 def _mebibytes(figures: Mapping[str, Any]) -> str:

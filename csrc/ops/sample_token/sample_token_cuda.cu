@@ -30,7 +30,7 @@ constexpr int kWordsOfStanding = 8;
 constexpr uint32_t kSettled = 2;  // beside `bad`: the row's result has been written
 constexpr int64_t kLeastSlice = 1024;
 constexpr int64_t kMostSlices = 16;
-constexpr int64_t kChunk = 8192;
+constexpr int64_t kChunkBytes = 16 << 10;
 constexpr int64_t kLeastListed = 1024;
 constexpr int64_t kOtherShared = 4096;  // no less than the kernels' static arrays and the launch's alignment take
 
@@ -254,7 +254,7 @@ void choose(const SampleTokenArguments& a, uint32_t* partials, const DeviceConte
   } else if (listed(512) >= kLeastListed) {
     start<T, 512>(a, partials, marks, whole, listed(512), context);
   } else {
-    start<T, 256>(a, partials, marks, kChunk, kLeastListed, context);
+    start<T, 256>(a, partials, marks, kChunkBytes / sizeof(T), kLeastListed, context);
   }
 }
 

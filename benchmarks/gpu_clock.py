@@ -97,7 +97,7 @@ class GpuClock:
 
 
 def sets_beyond_cache(bytes_of_one: int, cache_bytes: int, memory_bytes: int) -> int:
-    """How many sets of inputs leave the cache no chance: three times what it holds, in a quarter of the memory at most."""
+    """How many sets of inputs leave the cache no chance: three times its size, in a quarter of the memory at most."""
     wanted = -(-3 * cache_bytes // max(bytes_of_one, 1))
     affordable = memory_bytes // 4 // max(bytes_of_one, 1)
     return max(2, min(max(3, wanted), affordable, MOST_CALLS))

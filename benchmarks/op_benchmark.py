@@ -60,7 +60,7 @@ def parse(op: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="stop a case after this time (from 5 rounds on)")
     parser.add_argument("--budget", type=float, help="start no case after this many seconds; the result names those")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice by default")
-    parser.add_argument("--seed", type=int, help="of the inputs that are checked; on a GPU another each time by default")
+    parser.add_argument("--seed", type=int, help="of the inputs that are checked; on a GPU another one each time")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None,
                         help="torch.compile of the first rival as one more rival; on a GPU by default")
     parser.add_argument("--only", default="", help="run the cases whose name contains this; writes no results")

@@ -35,6 +35,8 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 def machine(found: Mapping[str, Any]) -> str:
     """Where and when a file was recorded."""
     place = f"{found['processor']}, {found['threads']} threads, torch {found['torch']}"
+    if "gpu" in found:
+        place = f"{found['gpu']}, driver {found['driver']}, CUDA {found['cuda']}, torch {found['torch']}"
     return f"{place}, {found['date']}, commit {found['commit']}"
 
 
@@ -99,21 +101,35 @@ def stages() -> list[str]:
     ]
 
 
-def ops() -> list[str]:
-    """Every recorded micro-benchmark."""
+def ops(folder: Path) -> list[str]:
+    """Every micro-benchmark recorded on one device; on a GPU with its share of the ceiling and what was left out."""
     lines: list[str] = []
-    for path in sorted((RESULTS / "cpu").glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         if path.stem.startswith(("stage_", "quickstart", "ablation")) or "rows" not in found:
             continue
-        rows = [
-            [row["case"], f"{row['contenders']['ours']['median_ms']:.3f}",
-             ", ".join(f"{value:.2f}x {rival}" for rival, value in row["speedup"].items())]
-            for row in found["rows"]
-        ]
-        lines += [f"### {path.stem}", "", *table(("case", "ours, ms", "times as fast as"), rows), ""]
-        lines += [f"{machine(found)}.", ""]
+        gpu = "gpu" in found
+        rows = []
+        for row in found["rows"]:
+            rivals = ", ".join(f"{value:.2f}x {rival}" for rival, value in row["speedup"].items())
+            ours = f"{row['contenders']['ours']['median_ms']:.{4 if gpu else 3}f}"
+            share = "" if row["share_of_ceiling"] is None else f"{row['share_of_ceiling']:.0%}"
+            rows.append([row["case"], ours, *([share] if gpu else []), rivals])
+        rows += [[case, "not measured", *([""] if gpu else []), ""] for case in found.get("left_out", [])]
+        head = ("case", "ours, ms", *(["of the ceiling"] if gpu else []), "times as fast as")
+        lines += [f"### {path.stem}", "", *table(head, rows), "", f"{machine(found)}.", ""]
     return lines
+
+
+def gpus() -> list[str]:
+    """Every micro-benchmark recorded on a GPU, a section for each kind of GPU."""
+    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir() and path.name != "cpu")
+    if not folders:
+        return ["## Operators on GPUs", "", "Not measured: nobody has run anything on a GPU.", ""]
+    return [line for folder in folders for line in (
+        f"## Operators on {folder.name}", "",
+        "The ceiling is what a device copy or a matmul of the same process reaches (`benchmarks/measure.py`).", "",
+        *ops(folder))]
 
 
 def ablations() -> list[str]:
@@ -135,9 +151,10 @@ def measured() -> str:
     return "\n".join([
         "# What was measured", "",
         "Written by `python tools/write_measured.py` from `benchmarks/results/`; figures are ratios taken in one run "
-        "on a small shared machine, so compare ratios, not milliseconds. Nothing was measured on a GPU.", "",
+        "on a small shared machine, so compare ratios, not milliseconds; GPUs have sections of their own.", "",
         "## Quickstart", "", *quickstart(), "", "## Stages", "", *stages(), "",
-        "## Directions of the paper's ablations", "", *ablations(), "", "## Operators on the CPU", "", *ops(),
+        "## Directions of the paper's ablations", "", *ablations(), "", *gpus(), "## Operators on the CPU", "",
+        *ops(RESULTS / "cpu"),
     ]).rstrip() + "\n"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import measure
-from benchmarks.op_benchmark import Case, Inputs, check, run
+from benchmarks.op_benchmark import Case, Inputs, check, compiled, parse, poisoned_memory, run
 
 MEBIBYTE = 1 << 20
 
@@ -69,6 +70,55 @@ def test_a_wrong_op_is_not_timed() -> None:
     check(doubling(2.0))
     with pytest.raises(AssertionError, match="doubling: result 0"):
         check(doubling(2.001))
+
+
+def test_what_an_op_leaves_unwritten_is_found() -> None:
+    """Memory without a value is NaN while ours is checked, and only then."""
+    forgetful = replace(doubling(2.0), ours=lambda inputs: [torch.empty(100)])
+    with pytest.raises(AssertionError, match="NaN"):
+        check(forgetful)
+    with poisoned_memory():
+        assert bool(torch.empty(1000).isnan().all())
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_budget_names_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr("benchmarks.op_benchmark.ceilings", lambda device: {"copy_gb_s": 10.0, "float32_gflop_s": 1.0})
+    run("doubling", lambda device: [doubling(2.0)], ["--budget", "-1"])
+    written = json.loads((tmp_path / "cpu" / "doubling.json").read_text(encoding="utf-8"))
+    assert written["rows"] == [] and written["left_out"] == ["doubling"]
+    assert "not measured, because -1 s were over: doubling" in capsys.readouterr().out
+
+
+def test_a_rival_that_does_not_compile_is_left_out_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = doubling(2.0)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    assert list(compiled(case, case.draw(0))) == ["plain, compiled"]
+
+    def refuse(inputs: Inputs) -> Sequence[torch.Tensor]:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda function: refuse)
+    assert compiled(case, case.draw(0)) == {}
+    assert "WARNING: doubling: torch.compile of plain failed: no compiler here" in capsys.readouterr().err
+
+
+def test_a_gpu_compiles_rivals_and_draws_other_numbers_each_time() -> None:
+    on_cpu, on_gpu = parse("some_op", []), parse("some_op", ["--device", "cuda"])
+    assert (on_cpu.compile, on_cpu.seed) == (False, 1234)
+    assert on_gpu.compile and on_gpu.seed != parse("some_op", ["--device", "cuda"]).seed
+
+
+def test_a_gpu_that_is_not_there_is_said() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match=r"--device cuda: this torch .* sees no GPU"):
+        run("doubling", lambda device: [doubling(2.0)], ["--device", "cuda"])
 
 
 def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

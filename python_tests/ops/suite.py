@@ -350,7 +350,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 def _fixed_weights(output: torch.Tensor, seed: int) -> torch.Tensor:
     """Random numbers of the output's shape, rounded so that bfloat16, float16 and wider dtypes all hold them."""
     drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed))
-    return drawn.bfloat16().half().to(output.dtype)
+    return drawn.bfloat16().half().to(output)
 
 
 def _broken(value: torch.Tensor, oracle: torch.Tensor, yardstick: torch.Tensor) -> list[torch.Tensor]:

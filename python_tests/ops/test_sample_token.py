@@ -55,7 +55,7 @@ class TestSampleToken(OpSuite):
         Case("min-p", lambda new: rows(new, 8, 300), {"min_p": 0.05}),
         Case("penalty", lambda new: rows(new, 8, 300, history=90), {"repetition_penalty": 1.4}),
         Case("all cuts", lambda new: rows(new, 8, 300, history=20), ALL_CUTS),
-        Case("a row's own parameters", lambda new: per_row(new, 17, 200)),
+        Case("a row's own parameters", lambda new: per_row(new, 33, 200)),
         Case("one token", lambda new: rows(new, 3, 1), {"top_k": 1, "top_p": 0.5, "min_p": 0.5}),
         Case("no history", lambda new: rows(new, 3, 70, history=0), {"repetition_penalty": 1.4}),
         Case("no rows", lambda new: rows(new, 0, 70)),
@@ -275,7 +275,7 @@ def test_minus_infinity_is_never_drawn() -> None:
 
 
 def awkward_rows() -> tuple[Inputs, int]:
-    """Rows on which a choice hangs on a last bit, or on what few rows have: the inputs, and how many rows have no meaning."""
+    """Rows on which a choice hangs on a last bit, or on what few rows have; and how many of them have no meaning."""
     torch.manual_seed(21)
     vocab, inf = 200, math.inf
     logits = torch.randn(16, vocab)
@@ -297,8 +297,8 @@ def awkward_rows() -> tuple[Inputs, int]:
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"temperature": 0.0}, {"temperature": 0.013}, {"temperature": 1e30}, {"top_k": 50}, {"top_k": 199}, {"top_p": 0.5},
-    {"top_p": 1 - 2**-24}, {"top_p": 0.0}, {"min_p": 0.3}, {"top_k": 100, "top_p": 0.37, "min_p": 1e-6},
+    {}, {"temperature": 0.0}, {"temperature": 0.013}, {"temperature": 1e30}, {"top_k": 50}, {"top_k": 199},
+    {"top_p": 0.5}, {"top_p": 1 - 2**-24}, {"top_p": 0.0}, {"min_p": 0.3}, {"top_k": 100, "top_p": 0.37, "min_p": 1e-6},
 ], ids=str)
 def test_kernels_draw_what_the_cpu_draws(options: dict[str, Any]) -> None:
     """The same tokens, also where scores tie, neighbour each other, overflow or are subnormal."""

@@ -8,7 +8,8 @@
 //          parameters (per block), 12 written. A row that shared memory holds is read once whatever is asked of it; a
 //          longer one is read again, from the second-level cache, by each pass after the first.
 // Numbers  every choice is computed as sample_token.h says, in any order with the same result. The sum of exponentials, of
-//          which only the log-probability is made, is f32 in a fixed order, with the hardware's exponential.
+//          which only the log-probability is made, is f32 in a thread and f64 beyond, in a fixed order, with the
+//          hardware's exponential.
 // Limits   at most 2^30 tokens, 2^18 with a history. A row with a cut is one block's work, also at batch 1.
 // Source   sample_token.h; histograms by digits after Alabi, Blanchard, Gordon, Steinbach 2012, "Fast k-selection
 //          algorithms for graphics processing units"; the sum that follows the maximum after Milakov and Gimelshein 2018,
@@ -38,12 +39,13 @@ constexpr int kSmallVocabulary = 2048;  // served by 128 threads
 
 IGF_DEVICE void write_standing(uint32_t* place, const Standing& s, uint32_t flags IGF_SITE_PARAMETER) {
   const uint64_t key = __builtin_bit_cast(uint64_t, s.best.key);
+  const uint64_t total = __builtin_bit_cast(uint64_t, s.total);
   using Four = Vector<uint32_t, 4>;
   store(reinterpret_cast<Four*>(place),
         Four{{static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32), __builtin_bit_cast(uint32_t, s.best.score),
               s.best.token}} IGF_SITE);
-  store(reinterpret_cast<Four*>(place) + 1, Four{{__builtin_bit_cast(uint32_t, s.largest),
-                                                   __builtin_bit_cast(uint32_t, s.total), s.bad | flags, 0}} IGF_SITE);
+  store(reinterpret_cast<Four*>(place) + 1, Four{{static_cast<uint32_t>(total), static_cast<uint32_t>(total >> 32),
+                                                   __builtin_bit_cast(uint32_t, s.largest), s.bad | flags}} IGF_SITE);
 }
 
 IGF_DEVICE Standing read_standing(const uint32_t* place IGF_SITE_PARAMETER) {
@@ -51,17 +53,18 @@ IGF_DEVICE Standing read_standing(const uint32_t* place IGF_SITE_PARAMETER) {
   const Four a = load_shared_by_blocks(reinterpret_cast<const Four*>(place) IGF_SITE);
   const Four b = load_shared_by_blocks(reinterpret_cast<const Four*>(place) + 1 IGF_SITE);
   const uint64_t key = static_cast<uint64_t>(a.lanes[1]) << 32 | a.lanes[0];
+  const uint64_t total = static_cast<uint64_t>(b.lanes[1]) << 32 | b.lanes[0];
   return {{__builtin_bit_cast(double, key), __builtin_bit_cast(float, a.lanes[2]), a.lanes[3]},
-          __builtin_bit_cast(float, b.lanes[0]), __builtin_bit_cast(float, b.lanes[1]), b.lanes[2]};
+          __builtin_bit_cast(double, total), __builtin_bit_cast(float, b.lanes[2]), b.lanes[3]};
 }
 
-IGF_DEVICE bool has_meaning(const Standing& s) { return s.bad == 0 && s.total > 0.0f && s.largest < kInfinity; }
+IGF_DEVICE bool has_meaning(const Standing& s) { return s.bad == 0 && s.total > 0.0 && s.largest < kInfinity; }
 
 // By one thread.
 IGF_DEVICE void write_result(const SampleTokenArguments& a, int64_t row, const Standing& s IGF_SITE_PARAMETER) {
   const bool good = has_meaning(s);
   const double gap = static_cast<double>(s.best.score) - static_cast<double>(s.largest);
-  const double logprob = gap - ::log(static_cast<double>(s.total));
+  const double logprob = gap - ::log(s.total);
   store(a.tokens + row, good ? static_cast<int64_t>(s.best.token) : int64_t{-1} IGF_SITE);
   store(a.logprobs + row, good ? static_cast<float>(logprob) : __builtin_nanf("") IGF_SITE);
 }
@@ -83,19 +86,20 @@ IGF_DEVICE bool mark(const SampleTokenArguments& a, int64_t row, uint32_t* marks
 // One pass over a row: its standing as far as this thread has read it, with the best of all tokens where `cut` is false.
 template <typename T, int kThreads>
 IGF_DEVICE Standing survey(Row<T, kThreads>& row, const Stream& stream, bool greedy, bool cut IGF_SITE_PARAMETER) {
-  Standing mine{kNobody, kLowest, 0.0f, 0};
+  Standing mine{kNobody, 0.0, kLowest, 0};
+  float total = 0.0f;
   Runner favourite = kNobody;
   Race race(stream);
   row.visit([&](const float (&scores)[4], const float (&logits)[4], uint32_t token, int turn) {
     const float top = fmaxf(fmaxf(scores[0], scores[1]), fmaxf(scores[2], scores[3]));
     if (top > mine.largest) {
-      mine.total *= fast_exp(mine.largest - top);
+      total *= fast_exp(mine.largest - top);
       mine.largest = top;
     }
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       mine.bad |= logits[k] < kInfinity ? 0u : 1u;
-      mine.total += fast_exp(scores[k] - mine.largest);
+      total += fast_exp(scores[k] - mine.largest);
     }
     if (greedy) {
 #pragma unroll
@@ -110,6 +114,7 @@ IGF_DEVICE Standing survey(Row<T, kThreads>& row, const Stream& stream, bool gre
       race.run(scores, token, turn IGF_SITE);
     }
   } IGF_SITE);
+  mine.total = static_cast<double>(total);
   favourite.key = static_cast<double>(favourite.score);
   mine.best = greedy ? favourite : race.best();
   return mine;
@@ -130,7 +135,7 @@ IGF_DEVICE Runner cut_and_race(Row<T, kThreads>& row, const Bench& bench, const 
       add(bench, bin_of<kBins<kThreads>>(thread_largest, all.largest), 1 IGF_SITE);
       last_bin = crossing<kThreads>(bench, count, 1.0f IGF_SITE).bin;
     } else if (step == 1 && !by_rank) {
-      const float gap = lightest_gap(controls.top_p, all.total, a.call.vocab);
+      const float gap = lightest_gap(controls.top_p, static_cast<float>(all.total), a.call.vocab);
       last_bin = bin_of<kBins<kThreads>>(all.largest + gap, all.largest);
       last_bin += last_bin < kBins<kThreads> - 1 ? 1 : 0;
     }
@@ -143,7 +148,7 @@ IGF_DEVICE Runner cut_and_race(Row<T, kThreads>& row, const Bench& bench, const 
 template <int kThreads>
 IGF_DEVICE void join_slices(const Launch& a IGF_SITE_PARAMETER) {
   for (int64_t row = thread_x() / kWarp; row < a.call.rows; row += kThreads / kWarp) {
-    Standing mine{kNobody, kLowest, 0.0f, 0};
+    Standing mine{kNobody, 0.0, kLowest, 0};
     if (lane_index() < a.slices) {
       mine = read_standing(a.partials + (row * a.slices + lane_index()) * kWordsOfStanding IGF_SITE);
     }
@@ -209,7 +214,7 @@ sample_token_rows(Launch a) {
       }
     }
   } else if (thread_x() == 0) {
-    write_standing(a.partials + block_x() * kWordsOfStanding, {kNobody, kLowest, 0.0f, 0}, kSettled);
+    write_standing(a.partials + block_x() * kWordsOfStanding, {kNobody, 0.0, kLowest, 0}, kSettled);
   }
   if (a.slices > 1 && is_last_block(a.arrivals, static_cast<uint32_t>(grid_x()))) join_slices<kThreads>(a);
 }

@@ -41,14 +41,15 @@ IGF_DEVICE void meet(Runner& best, const Runner& other) {
 // What a thread, a warp, a block, or several blocks know of the tokens they have read.
 struct Standing {
   Runner best;
+  double total;   // of exp(s - largest)
   float largest;  // score
-  float total;    // of exp(s - largest)
   uint32_t bad;   // a logit was NaN or +inf, or a token of the history beyond the vocabulary
 };
 
 IGF_DEVICE void meet(Standing& mine, const Standing& other) {
   const float largest = fmaxf(mine.largest, other.largest);
-  mine.total = mine.total * fast_exp(mine.largest - largest) + other.total * fast_exp(other.largest - largest);
+  mine.total = mine.total * static_cast<double>(fast_exp(mine.largest - largest)) +
+               other.total * static_cast<double>(fast_exp(other.largest - largest));
   mine.largest = largest;
   mine.bad |= other.bad;
   meet(mine.best, other.best);

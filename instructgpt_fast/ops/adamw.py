@@ -1,5 +1,8 @@
 """One AdamW step over many tensors in one pass: gradient scale, clipping, decoupled decay, float32 masters, average.
 
+On a GPU nothing is read back: the count, the norm and the decision to step stay on the device. A CUDA graph may record
+the call; it then repeats it with the numbers (lr, scale ...) and the tensors it was recorded with.
+
 Not covered: AMSGrad, sparse gradients, a learning rate per tensor (call once for each).
 """
 

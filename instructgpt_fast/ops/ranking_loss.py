@@ -43,7 +43,8 @@ def ranking_loss(scores: Tensor, ranks: Tensor, group_offsets: Tensor) -> Rankin
 
     Raises:
         TypeError: for a dtype that is not served. BackendError: for a device without a kernel.
-        ValueError: for shapes that do not fit or offsets that are not as above (a RuntimeError under torch.compile).
+        ValueError: for shapes that do not fit or offsets that are not as above (a RuntimeError under torch.compile; on
+        a GPU, where looking at them would wait for the device, the loss is NaN instead).
     """
     _check(scores, ranks, group_offsets)
     if torch.is_grad_enabled() and scores.requires_grad:
@@ -78,7 +79,7 @@ def _check(scores: Tensor, ranks: Tensor, group_offsets: Tensor) -> None:
     if group_offsets.shape[0] < 1:
         raise ValueError("ranking_loss: group_offsets must have P + 1 >= 1 elements, got none; no prompts is [0]")
     _checks.check_served("ranking_loss", scores=scores, ranks=ranks, group_offsets=group_offsets)
-    # While tracing there are no numbers to look at, and on a GPU looking would wait; the native op looks by itself.
+    # While tracing there are no numbers to look at, and on a GPU looking would wait; the native ops look by themselves.
     if group_offsets.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_offsets(group_offsets.tolist(), scores.shape[0])
 

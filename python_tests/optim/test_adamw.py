@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from instructgpt_fast import simt
 from instructgpt_fast.errors import CheckpointError, ConfigError, TrainingError
 from instructgpt_fast.optim import AdamW
 
@@ -176,6 +180,69 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float) -> None:
     assert all(same_bits(p.detach(), weights[name]) for name, p in named.items())
     give(named, gradients(2))
     assert optimizer.step(LR).applied
+
+
+class Calls(TorchDispatchMode):
+    """Names of all operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_is_one_call_that_waits_for_nothing() -> None:
+    """On a GPU reading a number waits for the device; so nothing is read before somebody asks."""
+    named = parameters()
+    optimizer = AdamW(named.items(), weight_decay=DECAY, ema_decay=0.9)
+    give(named, gradients(1))
+    with Calls() as calls:
+        report = optimizer.step(LR)
+    work = sorted(name for name in calls.names if name != "aten::detach")  # a view, nothing on the device
+    assert work == ["instructgpt_fast::adamw", "instructgpt_fast::grad_norm"]
+    with Calls() as calls:
+        assert report.applied and report.grad_norm > 0
+    assert calls.names.count("aten::_local_scalar_dense") == 2
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_parameters_of_two_dtypes_share_the_norm_and_the_count(bad: bool) -> None:
+    named = parameters()
+    named["matrix"] = nn.Parameter(named["matrix"].detach().bfloat16())
+    optimizer = AdamW(named.items(), max_grad_norm=0.5)
+    for step in range(3):
+        grads = gradients(step)
+        give(named, {name: g.to(named[name].dtype) for name, g in grads.items()})
+        if bad:
+            named["bias"].grad[0] = float("inf")
+        before = {name: p.detach().clone() for name, p in named.items()}
+        report = optimizer.step(LR)
+        assert report.applied != bad
+        assert all(same_bits(p.detach(), before[name]) == bad for name, p in named.items())
+    assert optimizer.steps_taken == (0 if bad else 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cuda_kernels_follow_the_cpu(dtype: torch.dtype) -> None:
+    """Some steps by the emulated kernels, with clipping and an average, beside the same steps on the CPU."""
+    if not simt.available():
+        pytest.skip("the emulator was not built (INSTRUCTGPT_FAST_SIMT=ON)")
+    states = []
+    for execution in (contextlib.nullcontext(), simt.executing(schedule="random", seed=3)):
+        named = parameters(dtype)
+        optimizer = AdamW(named.items(), weight_decay=DECAY, ema_decay=0.9, max_grad_norm=0.05)
+        with execution:
+            for step in range(4):
+                give(named, gradients(step, dtype))
+                assert optimizer.step(LR).applied
+        assert optimizer.steps_taken == 4
+        states.append({name: tensor.double() for name, tensor in optimizer.state_dict().items()})
+    for name, tensor in states[0].items():
+        # A few roundings of f32 a step, of numbers up to 4.
+        torch.testing.assert_close(states[1][name], tensor, rtol=2e-6, atol=1e-6)
 
 
 def test_one_dimensional_parameters_are_not_decayed() -> None:

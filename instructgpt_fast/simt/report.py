@@ -93,7 +93,8 @@ def _described(program_counter: int) -> str:
 
 
 def launch_of(op: str, raw: Mapping[str, Any], names: Mapping[str, str]) -> Launch:
-    """The launch that the emulator described, its buffers renamed by `names`."""
+    """The launch that the emulator described, its buffers renamed by `names` and in alphabetical order."""
+    buffers = {names.get(b["name"], b["name"]): _traffic_of(b) for b in raw["buffers"]}
     return Launch(
         op=op,
         kernel=raw["kernel"],
@@ -101,7 +102,7 @@ def launch_of(op: str, raw: Mapping[str, Any], names: Mapping[str, str]) -> Laun
         block=(raw["block"][0], raw["block"][1]),
         static_shared_bytes=raw["static_shared_bytes"],
         dynamic_shared_bytes=raw["dynamic_shared_bytes"],
-        buffers={names.get(b["name"], b["name"]): _traffic_of(b) for b in raw["buffers"]},
+        buffers={name: buffers[name] for name in sorted(buffers)},
         places=tuple(Place(**place) for place in raw["places"]),
         words=dict(raw["words"]),
         shared_wavefronts=raw["wavefronts"],

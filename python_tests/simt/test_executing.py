@@ -93,7 +93,7 @@ def faults(call: Callable[[], Any], *, schedule: str = "forward", seed: int = 0)
     """What is said of the call when one barrier after the other is left out."""
     texts = []
     for site in barriers():
-        with simt.executing(schedule, seed, mutation=simt.Mutation(site.kind, site.where)) as run:
+        with simt.executing(schedule, seed, mutation=simt.Mutation(site.kind, site.where)):
             try:
                 call()
             except simt.SimtError as fault:

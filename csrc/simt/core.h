@@ -38,6 +38,7 @@ struct Thread {
   State state = State::kEnded;
   Word waits_at = Word::kCount;  // kCount: it has not waited yet
   Site waits_site;
+  uint32_t waits_lanes = 0;  // of a warp word: its mask
   uint64_t answer = 0;  // of the warp word it waited at
   Clock clock;          // order.h
 };

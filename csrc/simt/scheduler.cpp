@@ -96,6 +96,7 @@ void add_waiting(Fault& fault) {
   struct Group {
     Word word;
     Site site;
+    uint32_t lanes;
     int64_t block;
     std::vector<int> threads;
   };
@@ -104,18 +105,20 @@ void add_waiting(Fault& fault) {
     if (thread.state != State::kWaiting) continue;
     const auto same = [&thread](const Group& group) {
       return group.word == thread.waits_at && group.site.line == thread.waits_site.line &&
-             group.site.file == thread.waits_site.file && group.block == thread.who.block;
+             group.site.file == thread.waits_site.file && group.lanes == thread.waits_lanes &&
+             group.block == thread.who.block;
     };
     auto group = std::find_if(groups.begin(), groups.end(), same);
     if (group == groups.end()) {
-      groups.push_back({thread.waits_at, thread.waits_site, thread.who.block, {}});
+      groups.push_back({thread.waits_at, thread.waits_site, thread.waits_lanes, thread.who.block, {}});
       group = groups.end() - 1;
     }
     group->threads.push_back(thread.who.thread);
   }
   for (const Group& group : groups) {
+    const std::string lanes = group.lanes == 0 ? "" : " of " + lanes_of(group.lanes);
     fault.steps.push_back({"threads " + ranges(group.threads) + " of block " + std::to_string(group.block) +
-                               " wait for " + name_of(group.word),
+                               " wait for " + name_of(group.word) + lanes,
                            where_of(group.site)});
   }
 }
@@ -124,8 +127,9 @@ Fault deadlock() {
   Fault fault;
   fault.rule = "deadlock: every thread that has not ended waits";
   add_waiting(fault);
+  fault.advice = "all lanes of a mask must say the same word with the same mask, all threads of a block its barriers";
   if (current_launch->blocks > current_launch->resident) {
-    fault.advice = std::to_string(current_launch->resident) + " of " + std::to_string(current_launch->blocks) +
+    fault.advice += "; " + std::to_string(current_launch->resident) + " of " + std::to_string(current_launch->blocks) +
                    " blocks are resident at a time: blocks may not wait for one that has not begun";
   }
   return fault;
@@ -166,6 +170,7 @@ void begin_block(Block& block, int64_t number) {
     thread.clock = Clock();
     thread.who = {number % launch.facts.blocks_x, number / launch.facts.blocks_x, number, i, i / kWarpLanes, i % kWarpLanes};
     thread.waits_at = Word::kCount;
+    thread.waits_lanes = 0;
     prepare(thread.context, stacks.low(thread.slot), Stacks::kBytes, static_cast<size_t>(thread.slot) % 64, &thread_entry);
     make_ready(thread);
   }
@@ -220,6 +225,7 @@ void wait_here(Word word, Site site) {
   thread.waits_site = site;
   not_ready(thread, State::kWaiting);
   give_turn(thread);
+  thread.waits_lanes = 0;
 }
 
 void yield_turn(int64_t in_vain) {

@@ -39,19 +39,19 @@ void check_lanes(const Thread& thread, Word word, uint32_t lanes, Site site) {
   }
 }
 
-// The lanes that the thread names wait for something else.
-[[noreturn]] void fail_of_meeting(const Meeting& meeting, Word word, uint32_t lanes, Site site) {
+// The lanes that the thread names wait with the same mask for something else.
+[[noreturn]] void fail_of_meeting(const Meeting& meeting, Word word, Site site) {
   Fault fault;
-  fault.rule = meeting.lanes != lanes ? "lanes of one warp meet with different masks" : "different words meet in one warp";
-  fault.steps.push_back({name_of(speaker()) + " says " + name_of(word) + " for " + lanes_of(lanes), where_of(site)});
-  fault.steps.push_back({lanes_of(meeting.arrived) + " wait for " + lanes_of(meeting.lanes & ~meeting.arrived) + " with " +
-                             name_of(meeting.word),
+  fault.rule = "different words meet in one warp";
+  fault.steps.push_back({name_of(speaker()) + " says " + name_of(word) + " for " + lanes_of(meeting.lanes), where_of(site)});
+  fault.steps.push_back({lanes_of(meeting.arrived) + " came with " + name_of(meeting.word),
                          where_of(meeting.sites[__builtin_ctz(meeting.arrived)])});
-  fault.advice = "all lanes of a mask must say the same word with the same mask";
+  fault.advice = "all lanes of a mask must say the same word";
   fail(std::move(fault));
 }
 
-// The meeting that the thread joins, or a new one.
+// The meeting that the thread joins, or a new one. Others may be under way that want the same lanes with another mask:
+// those lanes may come there later, or before they come here. If they never do, nobody can go on, which is noticed then.
 Meeting& meeting_of(const Thread& thread, Word word, uint32_t lanes, Site site) {
   Meeting* unused = nullptr;
   std::vector<Meeting>& meetings = thread.block->warps[thread.who.warp].meetings;
@@ -60,8 +60,8 @@ Meeting& meeting_of(const Thread& thread, Word word, uint32_t lanes, Site site) 
       unused = &meeting;
       continue;
     }
-    if ((meeting.lanes & lanes) == 0) continue;
-    if (meeting.lanes != lanes || meeting.word != word) fail_of_meeting(meeting, word, lanes, site);
+    if (meeting.lanes != lanes) continue;
+    if (meeting.word != word) fail_of_meeting(meeting, word, site);
     return meeting;
   }
   if (unused == nullptr) unused = &meetings.emplace_back();
@@ -91,6 +91,7 @@ uint64_t meet(Word word, uint64_t value, int source, uint32_t lanes, Site site, 
   meeting.sites[lane] = site;
   meeting.arrived |= 1u << lane;
   if (meeting.arrived != lanes) {
+    thread.waits_lanes = lanes;
     wait_here(word, site);
     return thread.answer;
   }

@@ -30,7 +30,8 @@ CAUGHT = {
     "blocks_write_the_same": [*BLOCK_RACE, "on out["],
     "deadlock": ["deadlock", "threads 0-31 of block 0 wait for block_barrier at csrc/simt/selftest/block_cuda.cu:",
                  "threads 32-63 of block 0 wait for named_barrier_sync at"],
-    "different_masks_meet": ["lanes of one warp meet with different masks", "says ballot for"],
+    "different_masks_meet": ["deadlock", "threads 0-7 of block 0 wait for ballot of lanes 0-15 at",
+                             "threads 8-31 of block 0 wait for ballot of lanes 0-31 at", "with the same mask"],
     "different_words_meet": ["different words meet in one warp", "ballot", "shuffle"],
     "divergent_barrier": ["divergent barrier", "comes to block_barrier at"],
     "double_buffering": [*RACE, "lines["],
@@ -72,14 +73,14 @@ CAUGHT = {
     "vector_half_past_the_end": ["8 bytes past the end of in", "reads 16 bytes"],
     "warp_barrier_between_lanes": WARP_RACE,
     "warp_barrier_of_half_a_warp": WARP_RACE,
-    "warp_word_without_a_lane": ["deadlock", "threads 0-8, 10-31 of block 0 wait for warp_barrier at",
+    "warp_word_without_a_lane": ["deadlock", "threads 0-8, 10-31 of block 0 wait for warp_barrier of lanes 0-31 at",
                                  "threads 9 of block 0 wait for block_barrier at"],
     "write_to_an_input": ["a write to in[0], which is read-only"],
 }
 
 SOUND_ONLY = [
     "answers_of_warp_words", "arrays_of_template_instances", "barriers_with_predicates", "blocks_take_turns",
-    "results_of_atomics", "shared_memory_begins_as_nan", "two_dimensions",
+    "masks_in_sequence", "results_of_atomics", "shared_memory_begins_as_nan", "two_dimensions",
 ]
 
 

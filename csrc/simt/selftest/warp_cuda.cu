@@ -172,6 +172,23 @@ void shuffle_by_too_many_lanes(const Bench& bench) {
 }
 IGF_SELFTEST(shuffle_by_too_many_lanes);
 
+// A half of the warp meets twice before all meet: lanes that wait with another mask are no mistake.
+IGF_KERNEL(32) meet_in_halves_then_all(float* out) {
+  int met = 0;
+  if (lane_index() < 16) {
+    warp_barrier(kLowHalf);
+    met += count_bits(ballot(true, kLowHalf));
+  }
+  met += count_bits(ballot(lane_index() % 2 == 0));
+  store(out + lane_index(), static_cast<float>(met));
+}
+
+void masks_in_sequence(const Bench& bench) {
+  launch("meet_in_halves_then_all", &meet_in_halves_then_all, {1, 1, 32, 1}, bench.context, bench.out);
+  for (int i = 0; i < 32; ++i) bench.expect(i, i < 16 ? 32.0f : 16.0f);
+}
+IGF_SOUND(masks_in_sequence);
+
 // Each word's answer in every lane, for a value and a predicate that differ from lane to lane.
 IGF_KERNEL(32) say_all_words(float* out, int* wrong) {
   const int lane = lane_index();

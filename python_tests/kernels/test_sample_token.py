@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 
@@ -60,9 +61,9 @@ class TestSampleTokenRows(KernelSuite):
         KernelCase("a row in pieces, its list full", some(1, 6000, scale=0.1), torch.float32, {"top_p": 0.9},
                    multiprocessors=1),
     )
-    more_sectors = {"scratch 0": (2.0, "what a block leaves is 32 bytes, which one lane reads in two accesses")}
-    more_wavefronts = {"sample_token_rows": (1.1, "scores fall into the bins of a histogram as they like")}
-    equivalent = {
+    more_sectors: ClassVar = {"scratch 0": (2.0, "what a block leaves is 32 bytes, which one lane reads in two accesses")}
+    more_wavefronts: ClassVar = {"sample_token_rows": (1.1, "scores fall into the bins of a histogram as they like")}
+    equivalent: ClassVar = {
         ("shuffle_wrong_lane", "survey(tokens"):
             "the shuffles find how high the warp's bar is; a lower one lets more tokens run and changes no winner",
         ("shift_store", "clear(bench);"): "neighbours change places: every bin is still set to 0 by somebody",

@@ -214,7 +214,7 @@ def test_nan_that_counts_is_not_hidden() -> None:
 def test_cuda_execution_is_traced() -> None:
     """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
     with FakeTensorMode():
-        hidden = torch.empty(6, 16, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        hidden = torch.empty(6, 16, device="cuda", dtype=torch.bfloat16)
         weight = torch.empty(40, 16, device="cuda", dtype=torch.bfloat16)
         targets = torch.empty(6, device="cuda", dtype=torch.int64)
         if "linear_cross_entropy" not in _library.CUDA_OPERATORS:

@@ -73,8 +73,8 @@ IGF_DEVICE W to_word(T value) {
 
 }  // namespace detail
 
-// Global memory that the whole launch reads once: the caches keep nothing of it (evict first). It must not be written
-// during the launch.
+// Global memory that the whole launch reads once: the caches keep nothing of it (evict first). Only the
+// thread that has read it may write it during the launch.
 template <typename T>
 IGF_DEVICE T load_once(const T* place) {
   using W = typename detail::Word<sizeof(T)>::type;

@@ -1,8 +1,8 @@
 // A list of tensors as a table in device memory, so that one launch walks over all of them: the host's half.
 //
-// Every tensor is cut into chunks of one size (the last may be smaller); a chunk never spans two tensors, and chunks are
-// numbered in the order of the list. The table's memory is the rows, then for each row the number of the first chunk
-// behind it. Kernels find the row of a chunk with RowFinder, tensor_table.cuh.
+// Every tensor is cut into chunks of one size (the last may be smaller); a chunk never spans two tensors, and chunks
+// are numbered in the order of the list. The table's memory is the rows, then for each row the number of the first
+// chunk behind it. Kernels find the row of a chunk with RowFinder, tensor_table.cuh.
 //
 //   TensorTableBuilder<MyRow> list(kMyChunk);
 //   for (...) list.add({...}, tensor.numel());

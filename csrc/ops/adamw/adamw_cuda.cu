@@ -1,10 +1,12 @@
 // adamw on CUDA devices: one launch over all tensors and their state.
 //
-// Work     a table of the tensors in chunks of 2048 elements (device/tensor_table.h); blocks that stay take every
-//          grid-th chunk. A thread holds four quads of elements: 3 or 4 loads of 16 bytes and one of 4 gradients for each,
-//          all under way before the first is used. No barrier between the first chunk and the last.
+// Work     a table of the tensors in chunks of 2048 elements (device/tensor_table.h), carried to the device by a small
+//          launch for each 233 tensors; blocks that stay take every grid-th chunk. A thread holds four quads of
+//          elements: 3 or 4 loads of 16 bytes and one of 4 gradients for each, all under way before the first is used.
+//          No barrier between the first chunk and the last.
 // Memory   bytes an element, in every dtype: gradient 2 (f32: 4), weights, m and v 12 read and 12 written, reduced
 //          weights 2 written (f32: 0) = 28; with the average 8 more. Bound by memory: some 40 instructions a 28 bytes.
+//          At 4.3 TB/s that is 0.81 ms for 124 M elements, 10.1 ms for 1558 M.
 // Numbers  the scalars of the step are derived by every block for itself in double, from the step count and the norm in
 //          device memory: no host waits, and a CUDA graph may record the launch (lr and the other numbers stay as
 //          recorded). The last block advances the count, when all have read it. Elements in f32, true division and

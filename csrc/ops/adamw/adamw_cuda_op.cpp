@@ -6,7 +6,7 @@
 namespace igf {
 namespace {
 
-// The last tensor first: after grad_norm has walked over the list, the end of it is what the cache holds of the gradients.
+// The last tensor first: after grad_norm has walked over the list, its end is what the cache holds of the gradients.
 TensorTableBuilder<AdamWRow> table_of(const AdamWLists& lists, const std::vector<double>& decays, double lr) {
   TensorTableBuilder<AdamWRow> table(kAdamWChunk);
   for (size_t i = lists.params.size(); i-- > 0;) {

@@ -3,10 +3,10 @@
 // Source: the global norm that gradients are clipped by, Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 3.2.
 //
 // Shapes: any; dtypes f32, bf16, f16, freely mixed; result [] f32.
-// Numbers: squares are added in f32 over short runs (CPU: a tile of 1024; CUDA: the 16 or 32 elements that a thread reads
-// at once) where none is too large or too small for it, else in double or scaled; all further sums in double, one partial
-// result for each block of fixed size of a tensor, added in an order that hangs on the list alone: equal bits for any
-// number of threads, and on CUDA for any number of multiprocessors. NaN and infinity go through.
+// Numbers: squares are added in f32 over short runs (CPU: a tile of 1024; CUDA: the 16 or 32 elements that a thread
+// reads at once) where none is too large or too small for it, else in double or scaled; all further sums in double, one
+// partial result for each block of fixed size of a tensor, added in an order that hangs on the list alone: equal bits
+// for any number of threads, and on CUDA for any number of multiprocessors. NaN and infinity go through.
 #pragma once
 
 #include <cstdint>

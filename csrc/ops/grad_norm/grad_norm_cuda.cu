@@ -1,15 +1,16 @@
 // grad_norm on CUDA devices: one launch over all tensors, of any mixture of dtypes.
 //
 // Work     a table of the tensors in chunks of 32768 elements (device/tensor_table.h); blocks that stay take every
-//          grid-th chunk and write its sum. A thread reads four 16-byte vectors at a time, all under way before the first
-//          is used. The last block adds the chunks' sums.
-// Memory   every element read once: 4 bytes (16-bit: 2), and 16 bytes a chunk for the sums. Bound by memory. The vectors
-//          are left in the second-level cache: an optimizer that reads the gradients next finds the last ones there.
+//          grid-th chunk and write its sum. A thread reads four 16-byte vectors at a time, all under way before the
+//          first is used. The last block adds the chunks' sums.
+// Memory   every element read once: 4 bytes (16-bit: 2), and 16 bytes a chunk for the sums. Bound by memory: 58 us for
+//          124 M 16-bit elements at 4.3 TB/s. The vectors are left in the second-level cache: an optimizer that reads
+//          the gradients next finds the last ones there.
 // Numbers  squares of 16 (16-bit: 32) elements are added in f32, then in double. Where that f32 sum tells that a square
 //          may have left f32's range it is made again from elements scaled by a power of two, so that no instruction
 //          works on single elements in double, which is slow on most GPUs. Orders of addition hang on the list alone.
-// Limits   a tensor that does not stand on 16 bytes, and the last elements of one that is not whole vectors, are read one
-//          by one and squared in double. At most 2^31 chunks. Speed: not measured.
+// Limits   a tensor that does not stand on 16 bytes, and the last elements of one that is not whole vectors, are read
+//          one by one and squared in double. At most 2^31 chunks. Speed: not measured.
 // Source   the equation is in grad_norm.h.
 #include <algorithm>
 
@@ -51,7 +52,7 @@ IGF_DEVICE double squares(const Packed<T> (&packed)[kVectors]) {
   constexpr double kSmall = 1e-29, kLarge = 3e38;
   const double sum = squares_scaled(packed, 1.0f);
   if (sum > kSmall && sum < kLarge) return sum;
-  // Elements below 3.2e-15 and from 1.4e-45 on, or above 3e18: their squares are near 1 when scaled, as far as f32 goes.
+  // Elements from 1.4e-45 to 3.2e-15, or above 3e18: scaled, their squares are in f32's range.
   return squares_scaled(packed, sum <= kSmall ? 0x1p100f : 0x1p-70f);
 }
 

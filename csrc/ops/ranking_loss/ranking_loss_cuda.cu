@@ -1,15 +1,15 @@
 // ranking_loss on CUDA devices: loss, counts and gradient in one launch.
 //
-// Work     a block takes eight groups. A group of at most 32 answers belongs to a warp: a lane holds an answer and meets
-//          the others by shuffles, so that each pair is looked at from both of its ends and no answer waits for another's
-//          sum. Larger groups belong to the whole block, one after the other, over tiles of 256 answers in shared memory.
-//          The last block adds what the blocks have found.
+// Work     a block takes eight groups. A group of at most 32 answers belongs to a warp: a lane holds one and meets
+//          the others by shuffles, so that each pair is looked at from both of its ends and no answer waits for
+//          another's sum. Larger groups belong to the whole block, one after the other, over tiles of 256 answers in
+//          shared memory. The last block adds what the blocks have found.
 // Memory   12 bytes an answer read, 4 written (none without the gradient), 8 bytes an offset, 64 bytes a block. Larger
 //          groups: 12 bytes an answer for each tile of the group, and the gradient 4 more read and written. At the
 //          paper's sizes (64 groups of 4 to 9 answers) the launch itself takes most of the time.
 // Numbers  pairs in f32, as on the CPU; sums in double: of a group's pairs over lanes or threads, of groups in their
 //          order in a block, of blocks by the threads of the last one. Nothing hangs on the number of multiprocessors.
-// Limits   offsets that do not start at 0, fall, or do not end at the number of answers give a NaN loss, and an undefined
+// Limits   offsets that do not start at 0, fall, or do not end at the number of answers give a NaN loss and an undefined
 //          gradient; nothing outside the scores is read. Speed: not measured.
 // Source   the equations are in ranking_loss.h.
 #include "device/last_block.cuh"

@@ -24,7 +24,8 @@ def draw(rows: tuple[int, ...], heads: int, width: int, dtype: torch.dtype, devi
         generator = torch.Generator().manual_seed(seed)
         fused = torch.randn(*rows, 3, heads, width, generator=generator).to(device, dtype)
         gradient = torch.randn(*rows, heads, width, generator=generator).to(device, dtype)
-        return {"fused": fused, "gradient": gradient, **extra}
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in extra.items()}
+        return {"fused": fused, "gradient": gradient, **moved}
 
     return inputs
 
@@ -72,7 +73,7 @@ def padded_sdpa(q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens: Tensor) -> Tenso
 def cases(device: str) -> Sequence[Case]:
     """Training shapes of small models on the CPU, of GPT-2 on a GPU; packed and banded ones."""
     scale = 8 if device == "cuda" else 1
-    bounds = torch.tensor([0, *RAGGED]).cumsum(0).int().to(device)
+    bounds = torch.tensor([0, *RAGGED]).cumsum(0).int()
     pairs = sum(n * n for n in RAGGED)
     shapes = [("16 x 128", (16 * scale, 128), 16 * scale * 128**2), ("8 x 256", (8 * scale, 256), 8 * scale * 256**2),
               ("2 x 1024", (2 * scale, 1024), 2 * scale * 1024**2)]

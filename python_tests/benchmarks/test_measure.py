@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.op_benchmark import Case, Inputs, check, compiled, parse, poisoned_memory, run
+from benchmarks.run import names
 
 MEBIBYTE = 1 << 20
 
@@ -112,6 +114,18 @@ def test_a_gpu_compiles_rivals_and_draws_other_numbers_each_time() -> None:
     on_cpu, on_gpu = parse("some_op", []), parse("some_op", ["--device", "cuda"])
     assert (on_cpu.compile, on_cpu.seed) == (False, 1234)
     assert on_gpu.compile and on_gpu.seed != parse("some_op", ["--device", "cuda"]).seed
+
+
+@pytest.mark.parametrize("op", names())
+def test_every_benchmark_can_be_asked_for_a_gpu(op: str) -> None:
+    """Its cases for one can be listed without one; nothing is drawn before a case is run."""
+    module = importlib.import_module(f"benchmarks.ops.bench_{op}")
+    cases = module.cases("cuda")
+    assert cases and len({case.name for case in cases}) == len(cases)
+    assert all(case.rivals for case in cases)
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match=rf"run.py {op}: --device cuda"):
+            module.main(["--device", "cuda"])
 
 
 def test_a_gpu_that_is_not_there_is_said() -> None:

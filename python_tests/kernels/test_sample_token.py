@@ -61,7 +61,7 @@ class TestSampleTokenRows(KernelSuite):
         KernelCase("a row in pieces, its list full", some(1, 6000, scale=0.1), torch.float32, {"top_p": 0.9},
                    multiprocessors=1),
     )
-    more_sectors: ClassVar = {"scratch 0": (2.0, "what a block leaves is 32 bytes, which one lane reads in two accesses")}
+    more_sectors: ClassVar = {"scratch 0": (2.0, "what a block leaves, 32 bytes, is read by one lane in two accesses")}
     more_wavefronts: ClassVar = {"sample_token_rows": (1.1, "scores fall into the bins of a histogram as they like")}
     equivalent: ClassVar = {
         ("shuffle_wrong_lane", "survey(tokens"):

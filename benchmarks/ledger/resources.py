@@ -115,24 +115,21 @@ def cuobjdump() -> str | None:
     return shutil.which("cuobjdump")
 
 
-def opcodes(library: Path, arch: str, kernels: list[str]) -> dict[str, set[str]]:
-    """Readable name -> the instructions of a kernel of a built library, such as "LDG.E.128"; kernels: mangled names."""
+def opcodes(library: Path, arch: str, stem: str) -> dict[str, set[str]]:
+    """Readable name -> the instructions, such as "LDG.E.128", of each kernel that <stem>.cu put into a built library."""
     program = cuobjdump()
     if program is None:
         sys.exit("cuobjdump is not installed; `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`")
-    command = [program, "-sass", "-arch", f"sm_{arch}", "-fun", ",".join(kernels), str(library)]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        # One piece of the library: cuobjdump looks for functions in all of it, which takes a minute.
+        command = [program, "--extract-elf", f"{stem}.sm_{arch}.cubin", str(library.resolve())]
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+        (cubin,) = Path(folder).iterdir()
+        command = [program, "-sass", str(cubin)]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     parts = report.split("Function : ")[1:]
     names = readable([part.partition("\n")[0].strip() for part in parts])
     return {name: set(INSTRUCTION.findall(part)) for name, part in zip(names, parts, strict=True)}
-
-
-def kernels_of(library: Path, containing: str) -> list[str]:
-    """Mangled names of the kernels in a library that contain a word."""
-    program = cuobjdump() or "cuobjdump"
-    command = [program, "--dump-resource-usage", str(library)]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return sorted({name for name, *_ in USAGE.findall(report) if containing in name})
 
 
 def collected(rows: list[tuple[str, str, tuple[int, int, int]]]) -> Resources:

@@ -1,7 +1,8 @@
 #include "simt/mma.h"
 
 #include <bit>
-#include <cmath>
+
+#include "cpu/clones.h"
 
 namespace igf::simt {
 namespace {
@@ -27,10 +28,21 @@ float element(MmaInput input, uint32_t pair, int half) {
   return input == MmaInput::kBfloat16 ? from_bfloat16(bits) : from_half(bits);
 }
 
+// c += a b. Compiled for processors that multiply and add in one instruction too: elsewhere each is a call.
+IGF_CLONES void multiply_add(const float (&a)[kM][kK], const float (&b)[kK][kN], float (&c)[kM][kN]) {
+  for (int row = 0; row < kM; ++row) {
+    for (int k = 0; k < kK; ++k) {
+      for (int column = 0; column < kN; ++column) {
+        c[row][column] = __builtin_fmaf(a[row][k], b[k][column], c[row][column]);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void mma_m16n8k16(MmaInput input, MmaOperands& operands) {
-  float a[kM][kK], b[kK][kN];
+  float a[kM][kK], b[kK][kN], c[kM][kN];
   for (int lane = 0; lane < kLanes; ++lane) {
     for (int half = 0; half < 2; ++half) {
       for (int i = 0; i < 4; ++i) {
@@ -46,9 +58,14 @@ void mma_m16n8k16(MmaInput input, MmaOperands& operands) {
   for (int lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < 4; ++i) {
       const Place at = place_in_c(lane, i);
-      float sum = operands.sums[lane][i];
-      for (int k = 0; k < kK; ++k) sum = std::fma(a[at.row][k], b[k][at.column], sum);
-      operands.sums[lane][i] = sum;
+      c[at.row][at.column] = operands.sums[lane][i];
+    }
+  }
+  multiply_add(a, b, c);
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const Place at = place_in_c(lane, i);
+      operands.sums[lane][i] = c[at.row][at.column];
     }
   }
 }

@@ -116,7 +116,7 @@ def cuobjdump() -> str | None:
 
 
 def opcodes(library: Path, arch: str, stem: str) -> dict[str, set[str]]:
-    """Readable name -> the instructions, such as "LDG.E.128", of each kernel that <stem>.cu put into a built library."""
+    """Readable name -> instructions, such as "LDG.E.128", of each kernel that <stem>.cu put into a built library."""
     program = cuobjdump()
     if program is None:
         sys.exit("cuobjdump is not installed; `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`")

@@ -1,4 +1,4 @@
-"""The kernel ledger: what it says about the committed kernels, that the tools are read right, and that it is up to date."""
+"""The kernel ledger: what it says about the kernels, that the tools are read right, and that it is up to date."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_built_library_is_as_the_ledger_says() -> None:
     found = {name: by_arch for name, by_arch in found.items() if not name.startswith("microkernels::")}
     built = {arch.removesuffix("+PTX") for arch in cuda["archs"]}
     lines = resources.differences(expected, found, built & set(resources.ARCHS))
-    assert not lines, "\n".join([*lines, "run `python -m benchmarks.ledger.resources` and commit, if it is meant to be so"])
+    assert not lines, "\n".join([*lines, "if it is meant so: `python -m benchmarks.ledger.resources`, and commit"])
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@
 namespace igf {
 
 // Counters that a launch may use to find its last block (device/last_block.cuh).
-inline constexpr int kArrivalCounters = 4;
+inline constexpr int kArrivalCounters = 32;
 
 // Where work goes. `stream` is a cudaStream_t; void*, so that callers need no CUDA header.
 struct DeviceContext {

@@ -8,10 +8,13 @@
 // Shapes: x, dy, y, dx [rows, width]; bias, dbias [width].
 // Numbers: x, dy, y, dx share one dtype (f32, bf16, f16); bias has x's dtype or is f32; v is kept in f32, never rounded
 // to x's dtype. Only x is kept for the gradient: v is a sum away, so no second tensor of x's size is stored.
-// dbias sums rows in f32 in an order that depends on `rows` alone: equal bits for any number of threads.
+// dbias sums rows in f32, on the CPU in an order that depends on `rows` alone (equal bits for any number of threads),
+// on a GPU in one that depends on its number of multiprocessors besides.
 #pragma once
 
 #include <cstdint>
+
+#include "device/context.h"
 
 namespace igf {
 
@@ -38,5 +41,38 @@ void bias_gelu_forward(const T* x, const float* bias, T* y, BiasGeluShape shape,
 template <typename T>
 void bias_gelu_backward(const T* dy, const T* x, const float* bias, T* dx, float* partials, float* dbias,
                         BiasGeluShape shape, GeluKind kind);
+
+struct BiasGeluForward {
+  const void* x;     // [rows, width]
+  const void* bias;  // [width]
+  void* y;           // [rows, width]
+  int64_t rows;
+  int64_t width;
+  GeluKind kind;
+  Element element;       // of x, y
+  Element bias_element;  // of bias
+  bool aligned;          // x and y stand on 16 bytes
+};
+
+struct BiasGeluBackward {
+  const void* dy;    // [rows, width]
+  const void* x;     // [rows, width]
+  const void* bias;  // [width]
+  void* dx;          // [rows, width]
+  void* dbias;       // [width]
+  float* partials;   // [bias_gelu_partial_rows, width]: each group of blocks' sums of dx
+  int64_t rows;
+  int64_t width;
+  GeluKind kind;
+  Element element;       // of dy, x, dx
+  Element bias_element;  // of bias, dbias
+  bool aligned;          // dy, x and dx stand on 16 bytes
+};
+
+void bias_gelu_forward_cuda(const BiasGeluForward& arguments, const DeviceContext& context);
+void bias_gelu_backward_cuda(const BiasGeluBackward& arguments, const DeviceContext& context);
+
+// How many rows `partials` must have for these arguments (its own pointer is not read).
+int64_t bias_gelu_partial_rows(const BiasGeluBackward& arguments, const DeviceContext& context);
 
 }  // namespace igf

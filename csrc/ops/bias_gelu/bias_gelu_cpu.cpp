@@ -2,93 +2,21 @@
 #include "cpu/clones.h"
 #include "cpu/parallel.h"
 #include "cpu/scalar.h"
-#include "device/math.h"
-#include "ops/bias_gelu/bias_gelu.h"
+#include "ops/bias_gelu/gelu_gate.h"
 
 namespace igf {
 namespace {
 
-constexpr float kSqrt2OverPi = 0.797884561f;
-constexpr float kCubic = 0.044715f;
-constexpr float kSqrtHalf = 0.707106781f;
-constexpr float kInvSqrt2Pi = 0.398942280f;
-// Beyond this |v| the gate of either form is 0 or 1 to the last bit; clamping keeps infinity times zero out of it.
-constexpr float kFlat = 16.0f;
-
-// gelu(v) = v gate(v), and gate(-v) = 1 - gate(v). Everything is computed from the lower gate, gate(-|v|) <= 1/2: near
-// 1 the gate would lose in its last bit what 1 - lower keeps.
-struct Gate {
-  float lower;   // gate(-|v|)
-  float change;  // gate'(v)
-};
-
-// gate = sigmoid(2 u), u of the tanh form; magnitude = min(|v|, kFlat).
-IGF_INLINE Gate gate_tanh(float magnitude) {
-  const float square = magnitude * magnitude;
-  const float decay = math::exp(magnitude * (-2.0f * kSqrt2OverPi - (2.0f * kSqrt2OverPi * kCubic) * square));
-  const float upper = 1.0f / (1.0f + decay), lower = decay * upper;
-  return {lower, lower * upper * (2.0f * kSqrt2OverPi + (6.0f * kSqrt2OverPi * kCubic) * square)};
-}
-
-// gate = Phi; Phi(-m) = exp(-a^2) erfcx(a) / 2 with a = m / sqrt(2). erfcx is a polynomial in
-// t = 1 / (1 + 0.4 a) - 1/2, fitted for least relative error on a in [0, 9.5] (2.7e-8); beyond, exp(-a^2) is below the
-// smallest float.
-IGF_INLINE Gate gate_exact(float magnitude) {
-  const float a = magnitude * kSqrtHalf;
-  const float t = 1.0f / (1.0f + 0.4f * a) - 0.5f;
-  float p = 0x1.b973eep-6f;
-  p = p * t + 0x1.c9c414p-5f;
-  p = p * t - 0x1.ab99ecp-4f;
-  p = p * t - 0x1.5ac070p-3f;
-  p = p * t + 0x1.0483aep-3f;
-  p = p * t + 0x1.470dc4p-1f;
-  p = p * t + 0x1.001286p+0f;
-  p = p * t + 0x1.01c118p+0f;
-  p = p * t + 0x1.7ca888p-1f;
-  p = p * t + 0x1.afbb40p-3f;
-  const float density = math::exp(-a * a);
-  return {0.5f * density * p, kInvSqrt2Pi * density};
-}
-
-template <GeluKind kKind>
-IGF_INLINE Gate gate_of(float magnitude) {
-  if constexpr (kKind == GeluKind::kTanh) {
-    return gate_tanh(magnitude);
-  } else {
-    return gate_exact(magnitude);
-  }
-}
-
-IGF_INLINE float flat_magnitude(float v) {
-  const float magnitude = v < 0.0f ? -v : v;
-  return magnitude > kFlat ? kFlat : magnitude;
-}
-
-template <GeluKind kKind>
-IGF_INLINE float gelu(float v) {
-  const float magnitude = flat_magnitude(v);
-  const float lost = magnitude * gate_of<kKind>(magnitude).lower;
-  return v > 0.0f ? v - lost : -lost;
-}
-
-template <GeluKind kKind>
-IGF_INLINE float slope(float v) {
-  const float magnitude = flat_magnitude(v);
-  const Gate gate = gate_of<kKind>(magnitude);
-  const float bent = magnitude * gate.change;
-  return v > 0.0f ? 1.0f - (gate.lower - bent) : gate.lower - bent;
-}
-
 template <GeluKind kKind, typename T>
 IGF_INLINE void forward_row(const T* x, const float* bias, T* y, int64_t width) {
-  for (int64_t d = 0; d < width; ++d) y[d] = T(gelu<kKind>(float(x[d]) + bias[d]));
+  for (int64_t d = 0; d < width; ++d) y[d] = T(gelu<kKind, Accurate>(float(x[d]) + bias[d]));
 }
 
 // sums[d] += dx[d], before dx is rounded to T.
 template <GeluKind kKind, typename T>
 IGF_INLINE void backward_row(const T* dy, const T* x, const float* bias, T* dx, float* __restrict sums, int64_t width) {
   for (int64_t d = 0; d < width; ++d) {
-    const float gradient = float(dy[d]) * slope<kKind>(float(x[d]) + bias[d]);
+    const float gradient = float(dy[d]) * slope<kKind, Accurate>(float(x[d]) + bias[d]);
     dx[d] = T(gradient);
     sums[d] += gradient;
   }

@@ -8,10 +8,14 @@
 // y, dy [count, width].
 // Numbers: weights, y and dy share one dtype (f32, bf16, f16); the addition and the gradient's sums are in f32, rounded
 // once. The order of a sum is fixed by n alone: equal bits for any number of threads.
-// Limits: every id must lie in its table; the op checks before it reads.
+// Limits: every id must lie in its table. The CPU op checks before it reads and names the id. On a GPU the values are
+// only known to the kernel, and asking for them would stop the host at every call: there an id outside its table makes
+// the row of y NaN, which no loss survives unseen, and such a row of dy counts nowhere in that table's gradient.
 #pragma once
 
 #include <cstdint>
+
+#include "device/context.h"
 
 namespace igf {
 
@@ -32,5 +36,39 @@ void embedding_forward(const int64_t* tokens, const int64_t* position_ids, const
 template <typename T>
 void embedding_backward(const int64_t* ids, const T* dy, T* dweight, int64_t rows, EmbeddingShape shape,
                         int64_t* order, int64_t* starts);
+
+struct EmbeddingForward {
+  const int64_t* tokens;        // [count]
+  const int64_t* position_ids;  // [count]
+  const void* token_weight;     // [vocab, width]
+  const void* position_weight;  // [positions, width]
+  void* y;                      // [count, width]
+  int64_t count;
+  int64_t width;
+  int64_t vocab;
+  int64_t positions;
+  Element element;  // of the weights and y
+  bool aligned;     // weights and y stand on 16 bytes
+};
+
+// The gradient of one table. `ids` are sorted, `order` says where each stood before, equal ids in ascending order.
+struct EmbeddingBackward {
+  const int64_t* ids;    // [count], sorted
+  const int64_t* order;  // [count]
+  const void* dy;        // [count, width]
+  void* dweight;         // [rows, width], zeros where no id names the row
+  float* partials;       // [embedding_partial_rows(count), width]
+  int64_t count;
+  int64_t width;
+  int64_t rows;
+  Element element;  // of dy, dweight
+  bool aligned;     // dy and dweight stand on 16 bytes
+};
+
+void embedding_forward_cuda(const EmbeddingForward& arguments, const DeviceContext& context);
+void embedding_backward_cuda(const EmbeddingBackward& arguments, const DeviceContext& context);
+
+// How many rows `partials` must have.
+int64_t embedding_partial_rows(int64_t count);
 
 }  // namespace igf

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from instructgpt_fast import simt
 from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from instructgpt_fast.ops.bias_gelu import bias_gelu, bias_gelu_oracle
 from python_tests.accuracy import compare, same_bits
 from python_tests.ops.suite import BadCall, Case, New, OpSuite, Sabotage
@@ -109,3 +112,42 @@ def test_only_one_tensor_of_the_size_of_x_is_kept() -> None:
 def test_a_device_without_a_kernel_is_refused() -> None:
     with torch._subclasses.FakeTensorMode(), pytest.raises(BackendError, match=r"bias_gelu: .*xpu"):
         bias_gelu(torch.empty(2, 3, device="xpu"), torch.empty(3, device="xpu"))
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        x, bias = torch.empty(4, 6, 64, device="cuda", dtype=torch.bfloat16), torch.empty(64, device="cuda")
+        if "bias_gelu" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="bias_gelu: has no CUDA kernel"):
+                bias_gelu(x, bias)
+            return
+        y = bias_gelu(x, bias)
+        assert (y.device.type, y.dtype, tuple(y.shape)) == ("cuda", torch.bfloat16, (4, 6, 64))
+        dx, dbias = torch.ops.instructgpt_fast.bias_gelu_backward(y, x, bias, True)
+        assert (dx.dtype, tuple(dx.shape), dbias.dtype) == (torch.bfloat16, (4, 6, 64), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("approximate", ["tanh", "none"])
+def test_the_kernels_over_the_whole_range(approximate: str, dtype: torch.dtype) -> None:
+    """The fast functions of 16-bit elements, and the ends of the range, by the emulated kernels."""
+    if not simt.available():
+        pytest.skip("the emulator was not built (INSTRUCTGPT_FAST_SIMT=ON)")
+    x = torch.linspace(-12, 12, 8000).to(dtype).reshape(250, 32).requires_grad_()
+    far = torch.tensor([[-float("inf"), -3e38, -6e4, 6e4, 3e38, float("inf"), 0.0, float("nan")]]).to(dtype)
+    far.requires_grad_()
+    with simt.executing():
+        y = bias_gelu(x, torch.zeros(32), approximate=approximate)
+        y.backward(torch.ones_like(y))
+        ends = bias_gelu(far, torch.zeros(8), approximate=approximate)
+        ends.backward(torch.ones_like(ends))
+    x64 = x.detach().double().requires_grad_()
+    y64 = bias_gelu_oracle(x64, torch.zeros(32).double(), approximate=approximate)
+    y64.sum().backward()
+    plain = x.detach().clone().requires_grad_()
+    F.gelu(plain, approximate=approximate).sum().backward()
+    compare(y, y64, F.gelu(x.detach(), approximate=approximate))
+    compare(x.grad, x64.grad, plain.grad, name="slope")
+    assert ends[0, :7].tolist() == [0.0, 0.0, 0.0, *far[0, 3:7].tolist()] and bool(ends[0, 7].isnan())
+    assert far.grad is not None and far.grad[0, :7].tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.5]

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from instructgpt_fast import simt
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from instructgpt_fast.ops.embedding import embedding, embedding_oracle
 from python_tests.accuracy import same_bits
 from python_tests.ops.suite import BadCall, Case, New, OpSuite, Sabotage
@@ -90,3 +94,35 @@ def test_rows_that_no_token_names_get_a_zero_gradient() -> None:
     assert words.grad is not None and places.grad is not None
     assert words.grad[:, 0].tolist() == [0, 2, 0, 0, 1, 0]
     assert places.grad[:, 0].tolist() == [1, 2, 0]
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        ids = torch.zeros(4, 6, dtype=torch.int64, device="cuda")
+        words, places = (torch.empty(rows, 64, device="cuda", dtype=torch.bfloat16) for rows in (29, 11))
+        if "embedding" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="embedding: has no CUDA kernel"):
+                embedding(ids, ids, words, places)
+            return
+        y = embedding(ids, ids, words, places)
+        assert (y.device.type, y.dtype, tuple(y.shape)) == ("cuda", torch.bfloat16, (4, 6, 64))
+        grads = torch.ops.instructgpt_fast.embedding_backward(y, ids, ids, 29, 11)
+        assert [(g.dtype, tuple(g.shape)) for g in grads] == [(torch.bfloat16, (29, 64)), (torch.bfloat16, (11, 64))]
+
+
+@pytest.mark.parametrize("width", [8, 5])
+def test_ids_outside_the_tables_show_as_nan_on_a_gpu(width: int) -> None:
+    """The kernel cannot raise: such a row of y is NaN, the others are right, and the gradient leaves it out."""
+    if not simt.available():
+        pytest.skip("the emulator was not built (INSTRUCTGPT_FAST_SIMT=ON)")
+    tokens, positions = torch.tensor([1, -1, 6, 5, 2]), torch.tensor([0, 1, 1, 3, 2])
+    outside = torch.tensor([False, True, True, True, False])
+    words, places = torch.randn(6, width, requires_grad=True), torch.randn(3, width, requires_grad=True)
+    with simt.executing():
+        y = embedding(tokens, positions, words, places)
+        y.backward(torch.ones_like(y))
+    assert torch.equal(y.isnan(), outside[:, None].expand_as(y))
+    assert torch.equal(y[~outside], (words[tokens[~outside]] + places[positions[~outside]]))
+    assert words.grad is not None and words.grad[:, 0].tolist() == [0, 1, 1, 0, 0, 1]
+    assert places.grad is not None and places.grad[:, 0].tolist() == [1, 2, 1]

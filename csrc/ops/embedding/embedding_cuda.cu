@@ -13,7 +13,6 @@
 //          kSlices interleaved sums that are added in order: equal bits always.
 // Limits   rows that are not whole 16-byte vectors and unaligned pointers are moved element by element.
 // Source   Radford et al. 2018, "Improving language understanding by generative pre-training", eq. 2 (h_0).
-#include <algorithm>
 #include <type_traits>
 
 #include "device/launch.cuh"
@@ -30,7 +29,6 @@ constexpr int kTableBatch = 4;          // vectors of a lane from each table tha
 constexpr int kPiece = kWarp;           // places of a piece: one for each lane, which holds its id
 constexpr int kBatch = 8;               // rows of dy that are on their way at once
 constexpr int kSlices = 16;             // interleaved sums of the last kernel
-constexpr int64_t kSideBySide = 65535;  // blocks that a launch may have in y
 
 // kLanes elements as they wait in registers: 16 bytes as whole registers, a single element as it is.
 template <typename T, int kLanes>
@@ -183,30 +181,26 @@ embedding_join_pieces(EmbeddingBackward a) {
   const int64_t end = high;
 
   const int64_t vectors = a.width / kLanes;
+  const int64_t vector = block_y() * kWarp + thread_x();  // [0, vectors) where it is inside
   const int slice = thread_y();  // [0, kSlices): every kSlices-th piece of the run
-  for (int64_t first = block_y() * kWarp; first < vectors; first += grid_y() * kWarp) {
-    const int64_t vector = first + thread_x();  // [0, vectors) where it is inside
-    float sums[kLanes] = {};
+  float sums[kLanes] = {};
 #pragma unroll 4
-    for (int64_t other = piece + slice; other < end && vector < vectors; other += kSlices) {  // [piece, end)
-      const int64_t row = 2 * other + (other == piece ? kBegun : kTakenOver);
+  for (int64_t other = piece + slice; other < end && vector < vectors; other += kSlices) {  // [piece, end)
+    const int64_t row = 2 * other + (other == piece ? kBegun : kTakenOver);
 #pragma unroll
-      for (int i = 0; i < kLanes; ++i) {
-        sums[i] += load_once(a.partials + partial_place(row, i, vector, vectors, a.width));
-      }
+    for (int i = 0; i < kLanes; ++i) {
+      sums[i] += load_once(a.partials + partial_place(row, i, vector, vectors, a.width));
     }
-#pragma unroll
-    for (int i = 0; i < kLanes; ++i) slices[(slice * kLanes + i) * kWarp + thread_x()] = sums[i];
-    block_barrier();  // every slice is in shared memory
-    if (slice == 0 && vector < vectors) {
-#pragma unroll
-      for (int i = 0; i < kLanes; ++i) {
-        for (int s = 1; s < kSlices; ++s) sums[i] += slices[(s * kLanes + i) * kWarp + thread_x()];
-      }
-      store_lanes(static_cast<T*>(a.dweight) + id * a.width + vector * kLanes, sums);
-    }
-    block_barrier();  // the slices have been read and may be written again
   }
+#pragma unroll
+  for (int i = 0; i < kLanes; ++i) slices[(slice * kLanes + i) * kWarp + thread_x()] = sums[i];
+  block_barrier();  // every slice is in shared memory
+  if (slice != 0 || vector >= vectors) return;
+#pragma unroll
+  for (int i = 0; i < kLanes; ++i) {
+    for (int s = 1; s < kSlices; ++s) sums[i] += slices[(s * kLanes + i) * kWarp + thread_x()];
+  }
+  store_lanes(static_cast<T*>(a.dweight) + id * a.width + vector * kLanes, sums);
 }
 
 template <typename T, int kLanes>
@@ -216,7 +210,7 @@ void start_backward(const EmbeddingBackward& a, const DeviceContext& context) {
          context, a);
   if (pieces > 1) {
     launch("embedding_join_pieces", &embedding_join_pieces<T, kLanes>,
-           {pieces, std::min(chunks, kSideBySide), kWarp, kSlices}, context, a);
+           {pieces, chunks, kWarp, kSlices}, context, a);
   }
 }
 

@@ -38,21 +38,31 @@ Tensor embedding_cuda(Tensor tokens, Tensor position_ids, Tensor token_weight, T
   return y;
 }
 
-Tensor gradient_of(const Tensor& ids, const Tensor& dy, int64_t rows) {
-  const int64_t count = ids.numel(), width = last_size(dy);
+// A table's ids in order, where each stood before, and room for the kernel's partial rows.
+struct Runs {
+  Tensor ids;
+  Tensor order;
+  Tensor partials;
+};
+
+Runs runs_of(const Tensor& ids, const Tensor& dy) {
+  const int64_t count = ids.numel();
   const Tensor flat = torch::stable::reshape(ids, {count});
   const auto [sorted, order] =
       call_aten<Tensor, Tensor>("aten::sort", "stable", flat, std::optional<bool>(true), int64_t{0}, false);
-  const Tensor dweight = new_zeros(dy, {rows, width}, dy.scalar_type());
-  const Tensor partials = new_empty(dy, {embedding_partial_rows(count), width}, ScalarType::Float);
+  return {sorted, order, new_empty(dy, {embedding_partial_rows(count), last_size(dy)}, ScalarType::Float)};
+}
+
+Tensor gradient_of(const Runs& runs, const Tensor& dy, int64_t rows) {
+  const Tensor dweight = new_zeros(dy, {rows, last_size(dy)}, dy.scalar_type());
   EmbeddingBackward arguments{};
-  arguments.ids = data<int64_t>(sorted);
-  arguments.order = data<int64_t>(order);
+  arguments.ids = data<int64_t>(runs.ids);
+  arguments.order = data<int64_t>(runs.order);
   arguments.dy = const_pointer(dy);
   arguments.dweight = mutable_pointer(dweight);
-  arguments.partials = mutable_data<float>(partials);
-  arguments.count = count;
-  arguments.width = width;
+  arguments.partials = mutable_data<float>(runs.partials);
+  arguments.count = runs.ids.numel();
+  arguments.width = last_size(dy);
   arguments.rows = rows;
   arguments.element = element_of(kOp, dy);
   arguments.aligned = is_aligned(dy) && is_aligned(dweight);
@@ -68,7 +78,8 @@ std::tuple<Tensor, Tensor> embedding_backward_cuda_op(Tensor dy, Tensor tokens, 
             ": dy must have one row for each token and position");
   const DeviceGuard guard(dy.get_device_index());
   dy = dense(dy);
-  return {gradient_of(tokens, dy, vocab), gradient_of(position_ids, dy, positions)};
+  const Runs token_runs = runs_of(tokens, dy), position_runs = runs_of(position_ids, dy);
+  return {gradient_of(token_runs, dy, vocab), gradient_of(position_runs, dy, positions)};
 }
 
 }  // namespace

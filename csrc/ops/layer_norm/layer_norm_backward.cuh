@@ -39,7 +39,7 @@ IGF_DEVICE void group_sum(Sum (&values)[kCount], Sum* scratch IGF_SITE_PARAMETER
   }
 }
 
-// One row's gradient; load() before terms() and gradient().
+// What the gradient of a row is made of.
 template <typename T, int kThreads, int kVectors>
 struct HeldRow {
   static constexpr int kLanes = kVectorLanes<T>;
@@ -49,12 +49,12 @@ struct HeldRow {
   float mean;
   float rstd;
 
-  IGF_DEVICE void load_all(const LayerNormBackward& a, int64_t row, int vectors IGF_SITE_PARAMETER) {
-    load_row<kThreads>(dy, a.dy, row, vectors IGF_SITE);
-    load_row<kThreads>(s, a.summed, row, vectors IGF_SITE);
-    load_row<kThreads>(dsummed, a.dsummed, row, vectors IGF_SITE);
-    mean = load(a.mean + row IGF_SITE);
-    rstd = load(a.rstd + row IGF_SITE);
+  IGF_DEVICE void load_all(const LayerNormBackward& a, int64_t row, int vectors) {
+    load_row<kThreads>(dy, a.dy, row, vectors);
+    load_row<kThreads>(s, a.summed, row, vectors);
+    load_row<kThreads>(dsummed, a.dsummed, row, vectors);
+    mean = load(a.mean + row);
+    rstd = load(a.rstd + row);
   }
 
   // c: s - mean in the columns of vector v; d: dy there.

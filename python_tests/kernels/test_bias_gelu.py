@@ -15,7 +15,7 @@ MULTIPROCESSORS = 1  # few blocks, so that few rows make them walk
 THREADS = 256
 COUNTERS = 32  # of a launch: panels that have a last block of their own
 
-EXACT = {"approximate": "none"}
+EXACT = "none"
 
 
 def rows(count: int, width: int, *, float32: bool = False) -> Callable[[New], Inputs]:
@@ -48,9 +48,9 @@ def moved(inputs: Inputs) -> Mapping[str, Mapping[str, Bytes]]:
 
 
 def case(name: str, inputs: Callable[[New], Inputs], dtype: torch.dtype = torch.float32,
-         options: Mapping[str, str] = {}, *, counted: bool = False) -> KernelCase:
-    return KernelCase(name, inputs, dtype=dtype, options=options, traffic=moved if counted else None,
-                      multiprocessors=MULTIPROCESSORS)
+         approximate: str = "tanh", *, counted: bool = False) -> KernelCase:
+    return KernelCase(name, inputs, dtype=dtype, options={"approximate": approximate},
+                      traffic=moved if counted else None, multiprocessors=MULTIPROCESSORS)
 
 
 class TestBiasGeluKernels(KernelSuite):
@@ -61,7 +61,7 @@ class TestBiasGeluKernels(KernelSuite):
         case("half as wide as a panel", rows(35, 72), torch.float16, counted=True),
         case("several panels, bias in float32", rows(20, 520, float32=True), torch.bfloat16, counted=True),
         case("more rows than are on their way at once", rows(101, 128), counted=True),
-        case("exact, in float32", rows(5, 260), options=EXACT, counted=True),
+        case("exact, in float32", rows(5, 260), approximate=EXACT, counted=True),
         case("more panels than counters", rows(2, 1027)),
         case("odd width, exact", rows(3, 33), torch.float16, EXACT),
     )

@@ -52,7 +52,7 @@ def table(ids: torch.Tensor, vectors: int) -> tuple[int, int, int, int]:
     pieces = [ordered[begin:begin + PIECE] for begin in range(0, count, PIECE)]
     id_bytes = ID * chunks * (count + 2 * (len(pieces) - 1))
     written, partial, places = 0, 0, 0
-    for number, run in groupby(ordered):
+    for _, run in groupby(ordered):
         first, places = places, places + len(list(run))
         touched = range(first // PIECE, (places - 1) // PIECE + 1)
         written += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import ceil
+from typing import ClassVar
 
 import torch
 
@@ -62,7 +63,7 @@ def case(name: str, inputs: Callable[[New], Inputs], dtype: torch.dtype = torch.
 
 class TestLayerNormKernels(KernelSuite):
     suite = test_layer_norm.TestLayerNorm
-    equivalent = {
+    equivalent: ClassVar = {
         ("shuffle_wrong_lane", "row_sum<kAnyWidthThreads>(total"): "a mean that is a little off is corrected by what "
         "it leaves over: any number near the row would do",
     }

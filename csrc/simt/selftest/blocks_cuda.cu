@@ -1,6 +1,7 @@
 // Rules between blocks: what orders them, and that they may wait for each other. Atomics.
 #include "device/last_block.cuh"
 #include "device/launch.cuh"
+#include "device/ptx.cuh"
 #include "device/reductions.cuh"
 #include "simt/selftest/selftest.h"
 
@@ -253,6 +254,57 @@ void block_fence_between_blocks(const Bench& bench) {
   bench.expect(1, 1.0f);
 }
 IGF_SELFTEST(block_fence_between_blocks);
+
+// The same without fences, by accesses that are their own; an atomic that is not orders nothing.
+template <bool kBroken>
+IGF_KERNEL(kThreads) pass_by_release(const float* in, float* out, uint32_t* flag) {
+  if (block_x() == 0) {
+    store(out + thread_x(), load(in + thread_x()));
+    block_barrier();  // the block's values are written
+    if (thread_x() == 0) {
+      if constexpr (kBroken) {
+        atomic_exchange(flag, 1u);
+      } else {
+        ptx::store_release(flag, 1u);
+      }
+    }
+  } else {
+    if (thread_x() == 0) {
+      while (ptx::load_acquire(flag) == 0) let_others_run();
+    }
+    block_barrier();  // the flag is up
+    store(out + kThreads + thread_x(), load_shared_by_blocks(out + thread_x()));
+  }
+}
+
+template <bool kBroken>
+void release_and_acquire(const Bench& bench) {
+  launch("pass_by_release", &pass_by_release<kBroken>, {2, 1, kThreads, 1}, bench.context, bench.in, bench.out,
+         bench.counters);
+  bench.expect(kThreads + 63, 63.0f);
+}
+IGF_SELFTEST(release_and_acquire);
+
+// The block that counts last adds up what all have stored.
+template <bool kBroken>
+IGF_KERNEL(32) count_and_read(const float* in, float* out, uint32_t* arrived) {
+  if (lane_index() != 0) return;
+  store(out + 1 + block_x(), load(in + block_x()));
+  const uint32_t before = kBroken ? (ptx::add_release(arrived, 1u), atomic_add(arrived, 0u) - 1)
+                                  : ptx::add_acquire_release(arrived, 1u);
+  if (before != grid_x() - 1) return;
+  float sum = 0.0f;
+  for (int64_t i = 0; i < grid_x(); ++i) sum += load_shared_by_blocks(out + 1 + i);
+  store(out, sum);
+}
+
+template <bool kBroken>
+void count_with_acquire(const Bench& bench) {
+  launch("count_and_read", &count_and_read<kBroken>, {kBlocks, 1, 32, 1}, bench.context, bench.in, bench.out,
+         bench.counters);
+  bench.expect(0, 28.0f);
+}
+IGF_SELFTEST(count_with_acquire);
 
 IGF_KERNEL(32) change_by_atomics(uint32_t* counters, int32_t* as_int, uint64_t* wide, float* sum) {
   const uint32_t lane = static_cast<uint32_t>(lane_index());

@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cuda", "simt"), required=True)
     parser.add_argument("--write", action="store_true", help="with simt: write golden.json from the emulator")
     options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch sees no CUDA device here; --device simt runs the emulator")
     found, left_out = run.all_cases(options.device)
     known = golden.read()
     expected = {} if known is None else known.outputs
@@ -47,6 +49,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    if not torch.cuda.is_available() and "cuda" in sys.argv:
-        sys.exit("torch sees no CUDA device here; --device simt runs the emulator")
     main()

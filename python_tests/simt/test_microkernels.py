@@ -81,6 +81,12 @@ def test_outputs_of_other_inputs_are_not_compared(tmp_path: Path, monkeypatch: p
     assert known.outputs == {"bits": (1, 2)}
 
 
+def test_without_a_gpu_the_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="torch sees no CUDA device here"):
+        command.main(["--device", "cuda"])
+
+
 @needs_the_emulator
 def test_the_emulator_does_not_overwrite_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "golden.json"

@@ -29,7 +29,8 @@ write_table_part(TablePart part, int64_t* table, int count) {
 // The words travel as kernel parameters. A copy from host memory would need that memory to stay as it is until the copy
 // is made, and in a CUDA graph until the last replay; parameters belong to the launch, and to the graph that recorded
 // it. So nothing is kept between calls, and nothing waits. (More than 4 KiB of them need CUDA 12.1.)
-inline void write_table(const char* name, const std::vector<int64_t>& words, int64_t* table,
+// Static: every source launches the kernel that was compiled with it.
+static void write_table(const char* name, const std::vector<int64_t>& words, int64_t* table,
                         const DeviceContext& context) {
   const int64_t count = static_cast<int64_t>(words.size());
   for (int64_t first = 0; first < count; first += kTablePartWords) {

@@ -9,7 +9,7 @@
 //          paper's sizes (64 groups of 4 to 9 answers) the launch itself takes most of the time.
 // Numbers  pairs in f32, as on the CPU; sums in double: of a group's pairs over lanes or threads, of groups in their
 //          order in a block, of blocks by the threads of the last one. Nothing hangs on the number of multiprocessors.
-// Limits   offsets that do not start at 0, fall, or do not end at the number of answers give a NaN loss and an undefined
+// Limits   offsets that do not start at 0, fall, or do not end at the number of answers give a NaN loss and no defined
 //          gradient; nothing outside the scores is read. Speed: not measured.
 // Source   the equations are in ranking_loss.h.
 #include "device/last_block.cuh"

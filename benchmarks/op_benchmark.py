@@ -135,9 +135,11 @@ def poisoned_memory() -> Iterator[None]:
 def measured(case: Case, options: argparse.Namespace, best: Mapping[str, float]) -> dict[str, Any]:
     """Time and peak memory of all contenders of a case."""
     inputs = rotated(case.draw, options.device)
-    rivals = dict(case.rivals)
+    name, plain = next(iter(case.rivals.items()))
+    others = {other: rival for other, rival in case.rivals.items() if other != name}
     if options.compile:
-        rivals |= compiled(case, inputs[0])
+        others[f"{name}, compiled"] = torch.compile(plain)
+    rivals = {name: plain, **usable(case, others, inputs[0])}
     contenders = {"ours": case.ours, **rivals}
     timings = interleaved(contenders, inputs, options.device, rounds=options.rounds, seconds=options.seconds)
     memory = {name: peak_memory(lambda f=f: f(inputs[0]), options.device) for name, f in contenders.items()}
@@ -151,17 +153,18 @@ def measured(case: Case, options: argparse.Namespace, best: Mapping[str, float])
     }
 
 
-def compiled(case: Case, inputs: Inputs) -> dict[str, Contender]:
-    """The first rival through torch.compile; none, and a warning, where it cannot be compiled."""
-    name, plain = next(iter(case.rivals.items()))
-    function: Contender = torch.compile(plain)
-    try:
-        function(inputs)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        print(f"WARNING: {case.name}: torch.compile of {name} failed: {reason}", file=sys.stderr, flush=True)
-        return {}
-    return {f"{name}, compiled": function}
+def usable(case: Case, rivals: Mapping[str, Contender], inputs: Inputs) -> dict[str, Contender]:
+    """The rivals that run; a warning for each that does not."""
+    running = {}
+    for name, rival in rivals.items():
+        try:
+            rival(inputs)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            print(f"WARNING: {case.name}: {name} is left out: {reason}", file=sys.stderr, flush=True)
+        else:
+            running[name] = rival
+    return running
 
 
 def print_row(row: Mapping[str, Any], *, header: bool) -> None:

@@ -195,9 +195,12 @@ def _check(
 
 
 def _stack(numbers: dict[str, Number], logits: Tensor) -> Tensor:
-    """The five parameters as float32 [B, 5], or [1, 5] when all rows share them."""
+    """The five parameters as float32: [B, 5] beside the logits, or [1, 5] on the CPU when all rows share them.
+
+    From there they travel with a kernel's launch: a copy to the device would take longer than the draw.
+    """
     if not any(isinstance(value, Tensor) for value in numbers.values()):
-        return torch.tensor([list(numbers.values())], dtype=torch.float32, device=logits.device)
+        return torch.tensor([list(numbers.values())], dtype=torch.float32, device="cpu")
     shared = torch.ones(logits.shape[0], dtype=torch.float32, device=logits.device)
     return torch.stack(
         [value.float() if isinstance(value, Tensor) else shared * value for value in numbers.values()], dim=1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import measure
-from benchmarks.op_benchmark import Case, Inputs, check, compiled, parse, poisoned_memory, run
+from benchmarks.op_benchmark import Case, Inputs, check, parse, poisoned_memory, run
 from benchmarks.run import names
 
 MEBIBYTE = 1 << 20
@@ -95,19 +95,22 @@ def test_a_budget_names_what_it_left_out(
     assert "not measured, because -1 s were over: doubling" in capsys.readouterr().out
 
 
-def test_a_rival_that_does_not_compile_is_left_out_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_rival_that_does_not_run_is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case = doubling(2.0)
-    monkeypatch.setattr(torch, "compile", lambda function: function)
-    assert list(compiled(case, case.draw(0))) == ["plain, compiled"]
-
+    """The compiled one here: the others are timed."""
     def refuse(inputs: Inputs) -> Sequence[torch.Tensor]:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(torch, "compile", lambda function: refuse)
-    assert compiled(case, case.draw(0)) == {}
-    assert "WARNING: doubling: torch.compile of plain failed: no compiler here" in capsys.readouterr().err
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr("benchmarks.op_benchmark.ceilings", lambda device: {"copy_gb_s": 10.0, "float32_gflop_s": 1.0})
+    compilers = (lambda function: function, {"plain", "plain, compiled"}), (lambda _: refuse, {"plain"})
+    for compiler, expected in compilers:
+        monkeypatch.setattr(torch, "compile", compiler)
+        run("doubling", lambda device: [doubling(2.0)], ["--compile", "--rounds", "5"])
+        (row,) = json.loads((tmp_path / "cpu" / "doubling.json").read_text(encoding="utf-8"))["rows"]
+        assert row["speedup"].keys() == expected
+    assert "doubling: plain, compiled is left out: RuntimeError: no compiler here" in capsys.readouterr().err
 
 
 def test_a_gpu_compiles_rivals_and_draws_other_numbers_each_time() -> None:

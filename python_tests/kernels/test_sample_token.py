@@ -12,11 +12,11 @@ from python_tests.ops import test_sample_token as op_tests
 from python_tests.ops.suite import Inputs, New
 
 Traffic = Mapping[str, Mapping[str, Bytes]]
-PER_BLOCK = {"parameters": 20, "seeds": 8, "positions": 8}
+PER_BLOCK = {"seeds": 8, "positions": 8}
 
 
 def traffic(inputs: Inputs) -> Traffic:
-    """One block a row: logits and history once, 36 bytes of numbers, 12 bytes written."""
+    """One block a row: logits and history once, seed and position, 12 bytes written; parameters come by the launch."""
     logits = inputs["logits"]
     moved = {name: (size * len(logits), 0) for name, size in PER_BLOCK.items()}
     moved["logits"] = (logits.nbytes, 0)
@@ -30,6 +30,12 @@ def shared_by_four(inputs: Inputs) -> Traffic:
     blocks = 4 * len(inputs["logits"])
     numbers = {name: (size * blocks, 0) for name, size in PER_BLOCK.items()}
     return {"sample_token": {**moved, **numbers, "scratch 0": (32 * blocks, 32 * blocks)}}
+
+
+def with_parameters(inputs: Inputs) -> Traffic:
+    """A row's own parameters are five floats more."""
+    (moved,) = traffic(inputs).values()
+    return {"sample_token": {**moved, "parameters": (20 * len(inputs["logits"]), 0)}}
 
 
 def some(batch: int, vocab: int, *, history: int | None = None, scale: float = 3.0) -> object:
@@ -54,6 +60,7 @@ class TestSampleTokenRows(KernelSuite):
         KernelCase("top-k of many", some(1, 320), torch.float32, {"top_k": 200}, traffic),
         KernelCase("top-p", some(4, 320, scale=0.3), torch.bfloat16, {"top_p": 0.6}, traffic),
         KernelCase("min-p", some(1, 320), torch.float32, {"min_p": 0.1}, traffic),
+        KernelCase("parameters of their own", lambda new: op_tests.per_row(new, 4, 320), traffic=with_parameters),
         KernelCase("ties", tied, torch.float32, {"top_k": 7, "top_p": 0.8}),
         KernelCase("rows off the vectors' boundaries", some(3, 67), torch.bfloat16, {"top_k": 5}),
         KernelCase("a row of four blocks", some(1, 4096), torch.float32, traffic=shared_by_four),
@@ -61,7 +68,10 @@ class TestSampleTokenRows(KernelSuite):
         KernelCase("a row in pieces, its list full", some(1, 6000, scale=0.1), torch.float32, {"top_p": 0.9},
                    multiprocessors=1),
     )
-    more_sectors: ClassVar = {"scratch 0": (2.0, "what a block leaves, 32 bytes, is read by one lane in two accesses")}
+    more_sectors: ClassVar = {
+        "scratch 0": (2.0, "what a block leaves, 32 bytes, is read by one lane in two accesses"),
+        "parameters": (1.5, "the five floats of a row may lie in two sectors"),
+    }
     more_wavefronts: ClassVar = {"sample_token_rows": (1.1, "scores fall into the bins of a histogram as they like")}
     equivalent: ClassVar = {
         ("shuffle_wrong_lane", "survey(tokens"):

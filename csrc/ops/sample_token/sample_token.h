@@ -43,7 +43,7 @@ struct SampleTokenArguments {
   const void* logits;
   const int64_t* seeds;
   const int64_t* positions;
-  const float* parameters;
+  const float* parameters;   // null: all rows share shared_parameters
   int64_t parameter_stride;  // kParameters, or 0 when all rows share them
   const int64_t* history;    // null: none
   int64_t history_length;
@@ -52,6 +52,7 @@ struct SampleTokenArguments {
   int64_t rows;
   int64_t vocab;
   Element element;
+  float shared_parameters[kParameters];
 };
 
 // On the CPU. T: float, bfloat16, half, as the element says.

@@ -4,8 +4,8 @@
 //          is cut away, the race's winner; then several blocks may share a row, and the last block of the launch joins
 //          what they found. Top-k and top-p find their threshold by histograms (sample_token_select.cuh), list what is
 //          left and let it run.
-// Memory   bytes a row: e for each logit of size e, 8 for each token of the history, 16 for seed and position, 20 for the
-//          parameters (per block), 12 written. A row that shared memory holds is read once whatever is asked of it; a
+// Memory   bytes a row: e for each logit of size e, 8 for each token of the history, 16 for seed and position, 20 for
+//          parameters of its own (per block), 12 written. A row that shared memory holds is read once whatever is asked of it; a
 //          longer one is read again, from the second-level cache, by each pass after the first.
 // Numbers  every choice is computed as sample_token.h says, in any order with the same result. The sum of exponentials, of
 //          which only the log-probability is made, is f32 in a thread and f64 beyond, in a fixed order, with the
@@ -178,7 +178,9 @@ sample_token_rows(Launch a) {
   const int slice = static_cast<int>(block_x() % a.slices);  // [0, slices)
 
   if (thread_x() < kParameters) {
-    parameters[thread_x()] = load(a.call.parameters + row * a.call.parameter_stride + thread_x());
+    parameters[thread_x()] = a.call.parameters == nullptr
+                                 ? a.call.shared_parameters[thread_x()]
+                                 : load(a.call.parameters + row * a.call.parameter_stride + thread_x());
   }
   if (thread_x() == 0) {
     origin[0] = load(a.call.seeds + row);

@@ -17,7 +17,7 @@ std::tuple<Tensor, Tensor> sample_token_cpu(Tensor logits, Tensor seeds, Tensor 
 }  // namespace igf
 
 STABLE_TORCH_LIBRARY_FRAGMENT(instructgpt_fast, m) {
-  // parameters: temperature, top_k, top_p, min_p, repetition_penalty; [B, 5], or [1, 5] for all rows.
+  // parameters: temperature, top_k, top_p, min_p, repetition_penalty; [B, 5], or [1, 5] for all rows, on any device.
   m.def(
       "sample_token(Tensor logits, Tensor seeds, Tensor positions, Tensor parameters, Tensor? history) -> "
       "(Tensor tokens, Tensor logprobs)");

@@ -93,8 +93,16 @@ IGF_INLINE bool read_controls(const float (&p)[kParameters], Controls& out) {
   return true;
 }
 
-// Step 1 for a token of the history.
-IGF_INLINE float penalised(float logit, float penalty) { return logit > 0.0f ? logit / penalty : logit * penalty; }
+// Step 1 for a token of the history. The product is rounded before anything is subtracted from it: on the CPU a division
+// follows, and nvcc must be kept from merging it with the subtraction.
+IGF_INLINE float penalised(float logit, float penalty) {
+#if defined(__CUDA_ARCH__)
+  const float product = __fmul_rn(logit, penalty);
+#else
+  const float product = logit * penalty;
+#endif
+  return logit > 0.0f ? logit / penalty : product;
+}
 
 // The weight of a token beside the best one, and the whole number of units that it weighs in top-p: [0, 2^30].
 IGF_INLINE float weight_of(float score, float largest) { return math::exp<math::Fused>(score - largest); }

@@ -10,6 +10,8 @@
 // Numbers  every choice is computed as sample_token.h says, in any order with the same result. The sum of exponentials, of
 //          which only the log-probability is made, is f32 in a thread and f64 beyond, in a fixed order, with the
 //          hardware's exponential.
+// Bound    reading: 134 MB for 512 rows of 131,072 bf16, 31 us at 4.3 TB/s; about 20 instructions a token where nothing is
+//          cut, of which ten make the random numbers, bound a multiprocessor at nearly the same. Not measured.
 // Limits   at most 2^30 tokens, 2^18 with a history. A row with a cut is one block's work, also at batch 1.
 // Source   sample_token.h; histograms by digits after Alabi, Blanchard, Gordon, Steinbach 2012, "Fast k-selection
 //          algorithms for graphics processing units"; the sum that follows the maximum after Milakov and Gimelshein 2018,

@@ -83,6 +83,8 @@ def _build() -> list[Finding]:
         Finding("built against", f"torch {info['torch_headers']}", f"stable ABI, runs under {info['torch_at_least']}+"),
         Finding("CUDA in the build", f"nvcc {cuda['version']}" if cuda["build"] else "none", cuda["why"]),
     ]
+    if info.get("simt"):
+        findings.append(Finding("emulator of CUDA kernels", "libigf_simt.so", "INSTRUCTGPT_FAST_SIMT=ON"))
     if info["version"] != VERSION:
         found = f"built for {info['version']}, the Python part is {VERSION}"
         findings.append(Finding("versions", found, "build again", wrong=True))

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from instructgpt_fast import simt
+
 from .tree import PACKAGE, ROOT, files_with
 
 OPS = (
     "attention", "attention_decode", "layer_norm", "bias_gelu", "embedding", "linear_cross_entropy", "token_logprobs",
     "adamw", "grad_norm", "gae", "masked_whiten", "ppo_loss", "ranking_loss", "sample_token",
 )
+# Their CUDA kernels are still to be written; everything else has one, and the emulator runs it.
+WITHOUT_KERNELS = ("attention", "attention_decode")
 RAW_DEVICE_WORDS = re.compile(r"\basm\b|__shared__|<<<")
 
 
@@ -30,6 +34,25 @@ def test_an_op_has_its_oracle(op: str) -> None:
     text = (PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8")
     assert f"def {op}_oracle(" in text
     assert re.search(rf"^def {op}\(", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_has_its_kernels_and_their_tests(op: str) -> None:
+    """And an op that is excused has none: the list above may not grow stale."""
+    for where in ("csrc/ops/{op}/{op}_cuda.cu", "csrc/ops/{op}/{op}_cuda_op.cpp", "python_tests/kernels/test_{op}.py"):
+        path = ROOT / where.format(op=op)
+        assert path.is_file() != (op in WITHOUT_KERNELS), f"{path} is missing, or the op need not be excused any more"
+
+
+@pytest.mark.skipif(not simt.available(), reason="the emulator was not built (INSTRUCTGPT_FAST_SIMT=ON)")
+def test_the_emulator_has_every_operator_that_the_kernels_serve() -> None:
+    """What <op>_cuda_op.cpp registers for GPUs is registered for the emulator: both come from one macro."""
+    registered = set()
+    for path in (ROOT / "csrc" / "ops").glob("*/*_cuda_op.cpp"):
+        text = path.read_text(encoding="utf-8")
+        assert "STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, IGF_DEVICE_KEY, m)" in text, path
+        registered |= set(re.findall(r'm\.impl\("(\w+)"', text))
+    assert registered <= simt.operators(), f"not emulated: {sorted(registered - simt.operators())}"
 
 
 def test_kernels_know_no_torch_and_no_raw_device_words() -> None:

@@ -45,7 +45,8 @@ void end_turn_now_and_then(Touch kind) {
 uintptr_t checked_access(uintptr_t address, uint32_t bytes, Word word, Site site, bool writes) {
   const Touch kind = touch_of(word, writes);
   end_turn_now_and_then(kind);
-  Access access{word, address - turn.shared_low < turn.shared_bytes ? Space::kShared : Space::kGlobal, address, bytes, site, nullptr, 0};
+  const Space space = address - turn.shared_low < turn.shared_bytes ? Space::kShared : Space::kGlobal;
+  Access access{word, space, address, bytes, site, nullptr, 0};
   if (mutator != nullptr) {
     if (mutator->dropped(speaker(), word, site)) return 0;
     access.address = mutator->address(speaker(), access);

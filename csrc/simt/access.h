@@ -21,8 +21,8 @@ uint64_t change_memory(void* place, uint64_t operand, Number number, Word word, 
 // The same kinds of access, which are their own fences (device/ptx.cuh); `value` is added or stored.
 uint32_t ordered_access(uint32_t* place, uint32_t value, Word word, Site site);
 
-// An access by a word of its own (ptx): checked and told like the others, but done by the caller. Returns the address to
-// use, 0 where the word is dropped.
+// An access by a word of its own (ptx): checked and told like the others, but done by the caller. Returns the address
+// to use, 0 where the word is dropped.
 uintptr_t checked_access(uintptr_t address, uint32_t bytes, Word word, Site site, bool writes);
 
 }  // namespace igf::simt

@@ -26,7 +26,9 @@ std::string name_of(const Who& who) {
   const LaunchFacts& facts = current_launch->facts;
   std::string thread = std::to_string(who.thread);
   if (facts.threads_y > 1) {
-    thread = "(" + std::to_string(who.thread % facts.threads_x) + ", " + std::to_string(who.thread / facts.threads_x) + ")";
+    const int x = who.thread % facts.threads_x;
+    const int y = who.thread / facts.threads_x;
+    thread = "(" + std::to_string(x) + ", " + std::to_string(y) + ")";
   }
   std::string block = std::to_string(who.block);
   if (facts.blocks_y > 1) block = "(" + std::to_string(who.block_x) + ", " + std::to_string(who.block_y) + ")";

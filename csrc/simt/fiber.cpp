@@ -16,8 +16,8 @@
 #include <ucontext.h>
 #endif
 
-// AddressSanitizer, where kernels are compiled under it, must be told which stack is in use, and forgets nothing of frames
-// that never returned. Weak: elsewhere their addresses are 0.
+// AddressSanitizer, where kernels are compiled under it, must be told which stack is in use, and forgets nothing of
+// frames that never returned. Weak: elsewhere their addresses are 0.
 extern "C" {
 __attribute__((weak)) void __sanitizer_start_switch_fiber(void** save, const void* low, size_t bytes);
 __attribute__((weak)) void __sanitizer_finish_switch_fiber(void* saved, const void** low, size_t* bytes);
@@ -37,8 +37,11 @@ Stacks::~Stacks() {
 void Stacks::provide(size_t count) {
   if (count <= count_) return;
   constexpr size_t kStep = kBytes + kGuardBytes;
-  void* memory = mmap(nullptr, count * kStep, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw std::runtime_error("simt: no memory for the stacks of " + std::to_string(count) + " threads");
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* memory = mmap(nullptr, count * kStep, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+  if (memory == MAP_FAILED) {
+    throw std::runtime_error("simt: no memory for the stacks of " + std::to_string(count) + " threads");
+  }
   char* const stacks = static_cast<char*>(memory);
   for (size_t i = 0; i < count; ++i) {
     if (mprotect(stacks + i * kStep, kGuardBytes, PROT_NONE) != 0) {

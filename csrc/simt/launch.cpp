@@ -29,10 +29,10 @@ namespace {
 // What every GPU in use takes.
 void check_shape(const LaunchFacts& facts) {
   const int64_t threads = static_cast<int64_t>(facts.threads_x) * facts.threads_y;
-  const bool good = facts.blocks_x >= 1 && facts.blocks_x <= 0x7fffffff && facts.blocks_y >= 1 &&
-                    facts.blocks_y <= 0xffff && facts.threads_x >= 1 && facts.threads_y >= 1 && threads <= kMaxThreads &&
-                    facts.dynamic_shared_bytes >= 0;
-  if (good) return;
+  const bool grid_fits = facts.blocks_x >= 1 && facts.blocks_x <= 0x7fffffff && facts.blocks_y >= 1 &&
+                         facts.blocks_y <= 0xffff;
+  const bool block_fits = facts.threads_x >= 1 && facts.threads_y >= 1 && threads <= kMaxThreads;
+  if (grid_fits && block_fits && facts.dynamic_shared_bytes >= 0) return;
   throw std::runtime_error(std::string(facts.kernel) + ": the launch of " + std::to_string(facts.blocks_x) + " x " +
                            std::to_string(facts.blocks_y) + " blocks of " + std::to_string(facts.threads_x) + " x " +
                            std::to_string(facts.threads_y) + " threads with " +
@@ -118,8 +118,8 @@ bool say(Word word, Site site) {
 
 const char* name_of(Word word) {
   constexpr const char* kNames[] = {
-      "a plain read", "a plain write", "load", "load_once", "load_shared_by_blocks", "store", "store_once", "atomic_add",
-      "atomic_max", "atomic_min", "atomic_exchange", "atomic_or", "block_barrier", "block_barrier_or",
+      "a plain read", "a plain write", "load", "load_once", "load_shared_by_blocks", "store", "store_once",
+      "atomic_add", "atomic_max", "atomic_min", "atomic_exchange", "atomic_or", "block_barrier", "block_barrier_or",
       "block_barrier_count", "warp_barrier", "shuffle", "shuffle_xor", "shuffle_up", "shuffle_down", "ballot",
       "any_lane", "all_lanes", "match_lanes", "block_fence", "device_fence", "let_others_run", "trap", "cp_async",
       "cp_async_commit", "cp_async_wait", "ldmatrix", "stmatrix", "mma", "named_barrier_sync", "named_barrier_arrive",

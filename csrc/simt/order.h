@@ -53,8 +53,8 @@ struct Mark {
   uint32_t where;
 };
 
-// Whether the current thread has seen an access that its block's base does not cover: of another thread of its block, or
-// of another block.
+// Whether the current thread has seen an access that its block's base does not cover: of another thread of its block,
+// or of another block.
 bool seen_by_view(const Thread& reader, uint32_t thread, uint32_t clock);
 
 // All threads of the block have met: from here on its base covers all they did.

@@ -168,10 +168,12 @@ void begin_block(Block& block, int64_t number) {
   for (int i = 0; i < launch.threads; ++i) {
     Thread& thread = thread_of(block, i);
     thread.clock = Clock();
-    thread.who = {number % launch.facts.blocks_x, number / launch.facts.blocks_x, number, i, i / kWarpLanes, i % kWarpLanes};
+    thread.who = {number % launch.facts.blocks_x, number / launch.facts.blocks_x, number, i, i / kWarpLanes,
+                  i % kWarpLanes};
     thread.waits_at = Word::kCount;
     thread.waits_lanes = 0;
-    prepare(thread.context, stacks.low(thread.slot), Stacks::kBytes, static_cast<size_t>(thread.slot) % 64, &thread_entry);
+    const size_t stagger = static_cast<size_t>(thread.slot) % 64;
+    prepare(thread.context, stacks.low(thread.slot), Stacks::kBytes, stagger, &thread_entry);
     make_ready(thread);
   }
   ++launch.started;
@@ -216,7 +218,8 @@ void refill_accesses() {
   const Options& options = current_launch->options;
   turn.accesses_left = kLongTurn;
   if (options.schedule != Schedule::kPreempting) return;
-  turn.accesses_left = 1 + static_cast<int64_t>(current_launch->random() % static_cast<uint64_t>(2 * options.accesses_between_turns));
+  const uint64_t most = 2 * static_cast<uint64_t>(options.accesses_between_turns);
+  turn.accesses_left = 1 + static_cast<int64_t>(current_launch->random() % most);
 }
 
 void wait_here(Word word, Site site) {

@@ -108,7 +108,9 @@ struct Race {
 
 [[noreturn]] void fail_of_race(const Race& race, uint32_t bytes, Touch kind, Where where,
                                const std::string& place) {
-  const auto verb = [](bool write, bool atomic) { return atomic ? "changes it by an atomic" : write ? "writes it" : "reads it"; };
+  const auto verb = [](bool write, bool atomic) {
+    return atomic ? " changes it by an atomic" : write ? " writes it" : " reads it";
+  };
   const uint32_t number = race.mark.thread - 1;
   const int64_t block = number / current_launch->threads;
   const int thread = static_cast<int>(number % current_launch->threads);
@@ -118,8 +120,9 @@ struct Race {
   Fault fault;
   fault.rule = std::string("race between ") + (across ? "blocks" : "threads") + " on " + place + ", " +
                std::to_string(bytes) + " bytes";
-  fault.steps.push_back({name_of(other) + " " + verb(race.is_write, (race.mark.where & kAtomicMark) != 0), race.mark.where});
-  fault.steps.push_back({name_of(speaker()) + " " + verb(kind == Touch::kWrite, kind == Touch::kAtomic), where});
+  const bool by_atomic = (race.mark.where & kAtomicMark) != 0;
+  fault.steps.push_back({name_of(other) + verb(race.is_write, by_atomic), race.mark.where});
+  fault.steps.push_back({name_of(speaker()) + verb(kind == Touch::kWrite, kind == Touch::kAtomic), where});
   fault.advice = across ? "nothing orders the two: blocks need device_fence and an atomic on both sides"
                  : other.warp == speaker().warp
                      ? "nothing orders the two: lanes need a warp_barrier between them (shuffles do not order memory)"
@@ -177,8 +180,8 @@ void add_to_set(std::vector<Readers>& set, const Mark& mark) {
 }
 
 // Whether an earlier read, or change by an atomic, need not be kept beside a new mark: whoever is ordered after the new
-// one is ordered after it. Of the two kinds one does not stand for the other (an atomic conflicts with reads that a read
-// does not conflict with), unless all who can still come are ordered after the earlier one.
+// one is ordered after it. Of the two kinds one does not stand for the other (an atomic conflicts with reads that a
+// read does not conflict with), unless all who can still come are ordered after the earlier one.
 template <bool kShared>
 bool stands_for(const Mark& mark, uint32_t thread, uint32_t clock, Where where) {
   if (!precedes<kShared>(thread, clock)) return false;
@@ -323,7 +326,8 @@ const Buffer* touch_other(uintptr_t address, uint32_t bytes, Touch kind, Where w
     }
   }
   if (is_library(address)) {
-    fail_of_bounds("a global or static variable", bytes, kind, where, "kernels have none on a GPU: hand it over as an argument");
+    fail_of_bounds("a global or static variable", bytes, kind, where,
+                   "kernels have none on a GPU: hand it over as an argument");
   }
   fail_of_bounds("out of bounds of global memory: " + buffers().nearest(address), bytes, kind, where,
                  "only memory that the op handed out to the kernel may be touched");

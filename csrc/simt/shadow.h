@@ -13,9 +13,9 @@ enum class Touch : uint8_t { kRead, kWrite, kAtomic };
 void begin_shadow();
 void end_shadow();
 
-// An access of the current thread to anything but its own stack: checks that the memory is the thread's to touch, all of
-// it, and that the access races with no other; fails the launch otherwise. Returns the buffer, null in shared memory and
-// for constants.
+// An access of the current thread to anything but its own stack: checks that the memory is the thread's to touch, all
+// of it, and that the access races with no other; fails the launch otherwise. Returns the buffer, null in shared memory
+// and for constants.
 const Buffer* touch(uintptr_t address, uint32_t bytes, Touch kind, Where where);
 
 }  // namespace igf::simt

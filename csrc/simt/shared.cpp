@@ -63,7 +63,8 @@ void begin_shared(int resident, int64_t dynamic_bytes, int64_t limit) {
   if (resident > arena.blocks) {
     if (arena.memory != nullptr) munmap(arena.memory, arena.blocks * kSharedRoom);
     arena.blocks = 0;
-    void* memory = mmap(nullptr, resident * kSharedRoom, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* memory = mmap(nullptr, resident * kSharedRoom, PROT_READ | PROT_WRITE, kFlags, -1, 0);
     arena.memory = memory == MAP_FAILED ? nullptr : static_cast<char*>(memory);
     if (arena.memory == nullptr) throw std::runtime_error("simt: no memory for the shared memory of the blocks");
     arena.blocks = resident;
@@ -128,11 +129,13 @@ std::string describe_shared(size_t offset, uint32_t bytes) {
     const int64_t away = before > 0 ? -before : behind > 0 ? behind : 0;
     if (nearest == nullptr || std::abs(away) < std::abs(outside)) nearest = &array, outside = away;
   }
+  const Site site = nearest->site;
   const std::string place =
-      nearest->site.file == nullptr ? "" : " (" + std::string(nearest->site.file) + ":" + std::to_string(nearest->site.line) + ")";
+      site.file == nullptr ? "" : " (" + std::string(site.file) + ":" + std::to_string(site.line) + ")";
   const std::string size = ", of " + std::to_string(nearest->bytes) + " bytes" + place;
-  if (outside == 0 && nearest->site.file != nullptr) {
-    return std::string(nearest->name) + "[" + std::to_string((offset - nearest->offset) / nearest->item_bytes) + "]" + place;
+  if (outside == 0 && site.file != nullptr) {
+    const size_t index = (offset - nearest->offset) / nearest->item_bytes;
+    return std::string(nearest->name) + "[" + std::to_string(index) + "]" + place;
   }
   if (outside == 0) return "byte " + std::to_string(offset - nearest->offset) + " of " + nearest->name;
   if (outside < 0) return std::to_string(-outside) + " bytes before the first of " + nearest->name + size;

@@ -42,7 +42,7 @@ struct SharedMemory {
   char* base = nullptr;  // on 1024 bytes
 };
 
-// Begins a launch: memory for `resident` blocks, filled with 0xFF. Throws std::runtime_error where it asks for too much.
+// Begins a launch: memory for `resident` blocks, filled with 0xFF. Throws std::runtime_error for too much.
 void begin_shared(int resident, int64_t dynamic_bytes, int64_t limit);
 SharedMemory shared_memory(int resident_block);
 // A block begins: all its bytes are 0xFF again, which is NaN.

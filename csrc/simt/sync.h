@@ -1,5 +1,5 @@
-// The words that make threads wait, exchange values and order memory, as device/words.cuh says what they mean. Called by
-// the emulator's half of the device headers, on a fiber.
+// The words that make threads wait, exchange values and order memory, as device/words.cuh says what they mean. Called
+// by the emulator's half of the device headers, on a fiber.
 #pragma once
 
 #include <cstdint>

@@ -43,7 +43,8 @@ void check_lanes(const Thread& thread, Word word, uint32_t lanes, Site site) {
 [[noreturn]] void fail_of_meeting(const Meeting& meeting, Word word, Site site) {
   Fault fault;
   fault.rule = "different words meet in one warp";
-  fault.steps.push_back({name_of(speaker()) + " says " + name_of(word) + " for " + lanes_of(meeting.lanes), where_of(site)});
+  fault.steps.push_back(
+      {name_of(speaker()) + " says " + name_of(word) + " for " + lanes_of(meeting.lanes), where_of(site)});
   fault.steps.push_back({lanes_of(meeting.arrived) + " came with " + name_of(meeting.word),
                          where_of(meeting.sites[__builtin_ctz(meeting.arrived)])});
   fault.advice = "all lanes of a mask must say the same word";
@@ -51,7 +52,7 @@ void check_lanes(const Thread& thread, Word word, uint32_t lanes, Site site) {
 }
 
 // The meeting that the thread joins, or a new one. Others may be under way that want the same lanes with another mask:
-// those lanes may come there later, or before they come here. If they never do, nobody can go on, which is noticed then.
+// those lanes may come there later, or before they come here. If they never do, nobody can go on: that is noticed.
 Meeting& meeting_of(const Thread& thread, Word word, uint32_t lanes, Site site) {
   Meeting* unused = nullptr;
   std::vector<Meeting>& meetings = thread.block->warps[thread.who.warp].meetings;

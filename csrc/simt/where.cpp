@@ -58,7 +58,8 @@ struct Sites {
   std::vector<uint32_t> table = std::vector<uint32_t>(1 << 12, 0);  // number + 1
 
   static size_t hash(Site site) {
-    return (reinterpret_cast<uintptr_t>(site.file) >> 3) * 0x9E3779B97F4A7C15u + static_cast<size_t>(site.line) * 2654435761u;
+    const size_t file = reinterpret_cast<uintptr_t>(site.file) >> 3;
+    return file * 0x9E3779B97F4A7C15u + static_cast<size_t>(site.line) * 2654435761u;
   }
 
   uint32_t number_of(Site site) {

@@ -5,8 +5,8 @@
 
 namespace igf::device {
 
-// Runs kernel(arguments...) to its end. Raises std::runtime_error naming the kernel when the launch is refused, and when
-// the kernel breaks a rule.
+// Runs kernel(arguments...) to its end. Raises std::runtime_error naming the kernel when the launch is refused, and
+// when the kernel breaks a rule.
 template <typename... Parameters, typename... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, const DeviceContext& context,
             const Arguments&... arguments) {

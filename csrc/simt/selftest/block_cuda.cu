@@ -66,7 +66,8 @@ IGF_KERNEL(kThreads) shift_by_two_buffers(const float* in, float* out) {
 
 template <bool kBroken>
 void double_buffering(const Bench& bench) {
-  launch("shift_by_two_buffers", &shift_by_two_buffers<kBroken>, {1, 1, kThreads, 1}, bench.context, bench.in, bench.out);
+  launch("shift_by_two_buffers", &shift_by_two_buffers<kBroken>, {1, 1, kThreads, 1}, bench.context, bench.in,
+         bench.out);
   for (int i = 0; i < kThreads; ++i) bench.expect(i, static_cast<float>((i + 5) % kThreads % 64));
 }
 IGF_SELFTEST(double_buffering);

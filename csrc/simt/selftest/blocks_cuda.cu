@@ -65,8 +65,8 @@ IGF_KERNEL(kThreads) sum_by_last_block(const float* in, float* out, uint32_t* ar
 
 template <Fences kFences>
 void last_block(const Bench& bench) {
-  launch("sum_by_last_block", &sum_by_last_block<kFences>, {kBlocks, 1, kThreads, 1}, bench.context, bench.in, bench.out,
-         bench.counters);
+  launch("sum_by_last_block", &sum_by_last_block<kFences>, {kBlocks, 1, kThreads, 1}, bench.context, bench.in,
+         bench.out, bench.counters);
   bench.expect(0, kBlocks * 63 * 32);
 }
 
@@ -126,7 +126,8 @@ IGF_KERNEL(kThreads) pass_by_flag(const float* in, float* out, uint32_t* flag) {
 
 template <bool kBroken>
 void flag_between_blocks(const Bench& bench) {
-  launch("pass_by_flag", &pass_by_flag<kBroken>, {2, 1, kThreads, 1}, bench.context, bench.in, bench.out, bench.counters);
+  launch("pass_by_flag", &pass_by_flag<kBroken>, {2, 1, kThreads, 1}, bench.context, bench.in, bench.out,
+         bench.counters);
   bench.expect(kThreads + 63, 63.0f);
 }
 IGF_SELFTEST(flag_between_blocks);
@@ -181,7 +182,8 @@ IGF_KERNEL(kThreads) take_rows(const float* in, float* out, uint32_t* next, uint
 
 template <bool kBroken>
 void rows_by_a_counter(const Bench& bench) {
-  launch("take_rows", &take_rows<kBroken>, {5, 1, kThreads, 1}, bench.context, bench.in, bench.out, bench.counters, 12u);
+  launch("take_rows", &take_rows<kBroken>, {5, 1, kThreads, 1}, bench.context, bench.in, bench.out,
+         bench.counters, 12u);
   bench.expect(11 * kThreads + 7, 7.0f);
   bench.expect_count(0, 17);
 }

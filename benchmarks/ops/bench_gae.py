@@ -1,4 +1,8 @@
-"""gae beside the loop over columns in plain PyTorch: on rows as they lie, and turned so that a column is contiguous."""
+"""gae, alone and with the whitening of its advantages, beside plain PyTorch.
+
+Rivals: the loop over columns, the same turned so that a column is contiguous, and log2(columns) steps over whole
+tensors, eager and compiled.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.op_benchmark import Case, Inputs, run
+from benchmarks.op_benchmark import Case, Contender, Inputs, run
 from instructgpt_fast import ops
+from instructgpt_fast.ops import masked_whiten_oracle
 
 BYTES_PER_TOKEN = 17  # reads rewards, values, mask; writes advantages, returns
 
@@ -36,19 +41,64 @@ def turned(inputs: Inputs) -> Sequence[torch.Tensor]:
     return advantages.t(), torch.where(mask, advantages + values, torch.zeros_like(values)).t()
 
 
+def doubling(rewards: torch.Tensor, values: torch.Tensor, loss_mask: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The recursion as maps A -> b + d A that are composed in twos, fours, eights ... along the rows."""
+    columns = rewards.shape[1]
+    place = torch.arange(columns, device=rewards.device)
+    here = torch.where(loss_mask, place, columns)
+    after = torch.nn.functional.pad(here.flip(1).cummin(1).values.flip(1)[:, 1:], (0, 1), value=columns)
+    next_value = torch.nn.functional.pad(values, (0, 1)).gather(1, after)
+    b = torch.where(loss_mask, rewards + next_value - values, torch.zeros_like(values))
+    d = torch.where(loss_mask, 0.95, torch.ones_like(values))
+    step = 1
+    while step < columns:
+        b = b + d * torch.nn.functional.pad(b[:, step:], (0, step))
+        d = d * torch.nn.functional.pad(d[:, step:], (0, step), value=1.0)
+        step *= 2
+    zero = torch.zeros_like(values)
+    return torch.where(loss_mask, b, zero), torch.where(loss_mask, b + values, zero)
+
+
+def whitened(of: Contender) -> Contender:
+    """The same with its advantages whitened by plain masked means."""
+
+    def contender(inputs: Inputs) -> Sequence[torch.Tensor]:
+        advantages, returns = of(inputs)
+        return [masked_whiten_oracle(advantages, inputs["loss_mask"]), returns]
+
+    return contender
+
+
+def ours_whitened(inputs: Inputs) -> Sequence[torch.Tensor]:
+    advantages, returns = ops.gae(**inputs)
+    return [ops.masked_whiten(advantages, inputs["loss_mask"]), returns]
+
+
 def cases(device: str) -> Sequence[Case]:
-    """A minibatch, a batch of the paper's size, and long rows."""
-    return [
-        Case(
-            f"{rows} x {columns}",
-            draw(rows, columns, device),
-            ours=lambda i: ops.gae(**i),
-            rivals={"torch loop": lambda i: ops.gae_oracle(**i), "torch loop, turned": turned},
-            oracle=lambda i: ops.gae_oracle(**i),
-            moved_bytes=BYTES_PER_TOKEN * rows * columns,
-        )
-        for rows, columns in ((64, 256), (512, 1024), (2048, 2048))
-    ]
+    """A minibatch, a batch of the paper's size, and long rows; each with and without whitening."""
+
+    def loop(inputs: Inputs) -> Sequence[torch.Tensor]:
+        return ops.gae_oracle(**inputs)
+
+    def doubled(inputs: Inputs) -> Sequence[torch.Tensor]:
+        return doubling(**inputs)
+
+    rivals: dict[str, Contender] = {"torch loop": loop, "torch loop, turned": turned, "torch doubling": doubled}
+    found = []
+    for rows, columns in ((64, 256), (512, 1024), (2048, 2048)):
+        for whitening in (False, True):
+            these = {name: whitened(rival) if whitening else rival for name, rival in rivals.items()}
+            these["torch.compile doubling"] = torch.compile(these["torch doubling"])
+            found.append(Case(
+                f"{rows} x {columns}" + (" whitened" if whitening else ""),
+                draw(rows, columns, device),
+                ours=ours_whitened if whitening else lambda i: ops.gae(**i),
+                rivals=these,
+                oracle=whitened(loop) if whitening else loop,
+                # Whitening could stay on the chip: the least that the work takes is the same with it.
+                moved_bytes=BYTES_PER_TOKEN * rows * columns,
+            ))  # fmt: skip
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -83,7 +83,7 @@ def shaped_gae(
     gamma: float = 1.0,
     lam: float = 0.95,
 ) -> ShapedGae:
-    """Computes the same from rewards r_t = -kl_coef kl_t, kl_t = logprobs - ref_logprobs, plus scores on the last token.
+    """Computes the same from rewards -kl_coef kl_t, kl_t = logprobs - ref_logprobs, plus the score on the last token.
 
     Ouyang et al. 2022, arXiv:2203.02155, eq. 2: a KL penalty on every counted token, the row's score on its last
     counted one. A row in which nothing counts gets 0 everywhere, and its score is not used.

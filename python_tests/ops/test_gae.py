@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from instructgpt_fast import ops
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from python_tests.accuracy import same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, New, OpSuite, Sabotage
 
@@ -174,3 +178,17 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     for row in (0, 9, 20):
         alone = ops.gae(**{k: v[row:row + 1] for k, v in inputs.items()})
         assert all(same_bits(a[0], t[row]) for a, t in zip(alone, together, strict=True))
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        a, mask = torch.empty(4, 6, device="cuda"), torch.empty(4, 6, device="cuda", dtype=torch.bool)
+        if "gae" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="gae: has no CUDA kernel"):
+                ops.gae(a, a, mask)
+            with pytest.raises(BackendError, match="shaped_gae: has no CUDA kernel"):
+                ops.shaped_gae(a, a, a[:, 0], a, mask, kl_coef=0.1)
+            return
+        for result in (*ops.gae(a, a, mask), *ops.shaped_gae(a, a, a[:, 0], a, mask, kl_coef=0.1)):
+            assert (result.device.type, tuple(result.shape)) == ("cuda", (4, 6))

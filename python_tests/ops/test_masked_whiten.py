@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from instructgpt_fast import ops
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from python_tests.accuracy import same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, New, OpSuite, Sabotage
 
@@ -83,3 +87,15 @@ def test_bits_do_not_depend_on_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(same_bits(results[0], other) for other in results[1:])
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        x, mask = torch.empty(4, 6, device="cuda"), torch.empty(4, 6, device="cuda", dtype=torch.bool)
+        if "masked_whiten" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="masked_whiten: has no CUDA kernel"):
+                ops.masked_whiten(x, mask)
+            return
+        white = ops.masked_whiten(x, mask)
+        assert (white.device.type, tuple(white.shape)) == ("cuda", (4, 6))

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from instructgpt_fast import ops
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from instructgpt_fast.ops.ppo_loss import STATS
 from python_tests.accuracy import compare, same_bits
 from python_tests.ops.suite import BadCall, Case, Inputs, New, OpSuite, Sabotage
@@ -273,3 +276,19 @@ def test_a_number_that_is_not_finite_is_seen_when_it_counts() -> None:
     inputs["logprobs"][1, 3] = float("nan")
     result = ops.ppo_loss(**inputs, **COEFFICIENTS, denominator=16.0)
     assert math.isnan(result.loss.item()) and math.isnan(float(result.policy_loss))
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        a = torch.empty(4, 6, device="cuda")
+        inputs = dict.fromkeys(PER_TOKEN[:6], a) | {"loss_mask": torch.empty(4, 6, device="cuda", dtype=torch.bool)}
+        if "ppo_loss" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="ppo_loss: has no CUDA kernel"):
+                ops.ppo_loss(**inputs, **COEFFICIENTS, denominator=1.0)
+            return
+        logprobs = torch.empty(4, 6, device="cuda", requires_grad=True)
+        result = ops.ppo_loss(**{**inputs, "logprobs": logprobs}, **COEFFICIENTS, denominator=1.0)
+        assert (result.loss.device.type, tuple(result.stats.shape)) == ("cuda", (8,))
+        (slope,) = torch.autograd.grad(result.loss, [logprobs])
+        assert (slope.device.type, tuple(slope.shape)) == ("cuda", (4, 6))

@@ -6,6 +6,7 @@ import torch
 
 from instructgpt_fast.rlhf.rewards import shape_scores
 
+
 def test_missing_eos_costs_the_penalty() -> None:
     scores, finished = torch.tensor([1.0, 1.0]), torch.tensor([True, False])
     penalised, shaped = shape_scores(scores, finished, missing_eos_penalty=1.5)

@@ -24,9 +24,9 @@ struct MaskedWhitenArguments {
   bool shift_mean;
   double eps;
   // CUDA alone:
-  double* moments;  // [3, masked_whiten_tiles(count)]
-  float* scale;     // [4]
-  int32_t* earlier;  // [masked_whiten_tiles(count)]
+  double* moments;   // [3, masked_whiten_tiles(count)]
+  float* scale;      // [4]
+  int32_t* earlier;  // [masked_whiten_tiles(count)]: of a span read again, 1 + the one to read after it, or 0
   bool aligned;      // x stands on 16 bytes, the mask on 4
 };
 

@@ -208,7 +208,7 @@ IGF_DEVICE void write_spans(const MaskedWhitenArguments& a, const Plan& plan, in
       write_group(a, four_of(a, kept * plan.span_tiles + t, g), x, flags, g, scale);
     }
   }
-  for (; earlier != kNone; earlier = load(a.earlier + earlier)) {
+  for (; earlier != kNone; earlier = load(a.earlier + earlier) - 1) {
     for (int t = 0; t < plan.span_tiles; ++t) {
       const int tile = earlier * plan.span_tiles + t;
       float x[kGroups][4];
@@ -247,9 +247,9 @@ masked_whiten_spans(MaskedWhitenArguments a, Plan plan) {
 
   int mine = kNone;     // the span that is kept
   int earlier = kNone;  // the last of those that are not kept any more, each of which names the one before it
-  while (span < plan.spans) {
+  while (span > mine && span < plan.spans) {  // draws grow, and a counter that does not must not keep the block for ever
     if (mine != kNone) {
-      if (thread_x() == 0) store(a.earlier + mine, earlier);
+      if (thread_x() == 0) store(a.earlier + mine, earlier + 1);
       earlier = mine;
     }
     mine = span;

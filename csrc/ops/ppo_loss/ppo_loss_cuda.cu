@@ -8,9 +8,9 @@
 //          for the entropy's gradient. Both together 33 bytes a token in the plain case, where a backward pass that
 //          always scaled would make it 49. One million tokens: 34.6 MB. Limit: memory bandwidth; 2 x 100 bytes in
 //          flight a thread.
-// Numbers  a warp's sums in f32, eight tokens a thread, then a tree; warps and tiles in double, in order. The order depends
-//          neither on the number of multiprocessors nor on the alignment. A gradient of the loss other than 1 rounds the
-//          tokens' gradients once more.
+// Numbers  a thread's eight tokens are added in f32; threads by a tree, warps and tiles in order, in double. The order
+//          depends neither on the number of multiprocessors nor on the alignment. A gradient of the loss other than 1 rounds
+//          the tokens' gradients once more.
 // Limits   pointers off their boundary, and the last group of a ragged end, are moved element by element.
 // Source   as in ppo_loss.h.
 #include <algorithm>
@@ -125,15 +125,18 @@ IGF_DEVICE void four_tokens(const PpoLossArguments& a, const Plan& plan, const F
 
 // The warp's total of each of eight values: lane l receives that of value l / 4. Each step hands half of the values to
 // a partner and keeps the other half, so that 9 shuffles do what 40 would.
-IGF_DEVICE float warp_totals(float (&values)[kPpoSums]) {
+IGF_DEVICE double warp_totals(const float (&sums)[kPpoSums]) {
   const int lane = lane_index();
+  double values[kPpoSums];
+#pragma unroll
+  for (int i = 0; i < kPpoSums; ++i) values[i] = static_cast<double>(sums[i]);
 #pragma unroll
   for (int half = kPpoSums / 2; half > 0; half /= 2) {
     const bool upper = (lane & (4 * half)) != 0;
 #pragma unroll
     for (int i = 0; i < half; ++i) {
-      const float kept = upper ? values[i + half] : values[i];
-      const float given = upper ? values[i] : values[i + half];
+      const double kept = upper ? values[i + half] : values[i];
+      const double given = upper ? values[i] : values[i + half];
       values[i] = kept + shuffle_xor(given, 4 * half);
     }
   }
@@ -174,7 +177,7 @@ IGF_DEVICE void finish(const PpoLossArguments& a, int64_t tiles) {
 
 IGF_KERNEL(kThreads)
 ppo_loss_tokens(PpoLossArguments a, Plan plan) {
-  IGF_SHARED_ARRAY(float, scratch, 2 * kWarps * kPpoSums);
+  IGF_SHARED_ARRAY(double, scratch, 2 * kWarps * kPpoSums);
   int side = 0;  // of scratch: a tile writes one while the tile before may still be read from the other
   for (int64_t tile = block_x(); tile < plan.tiles; tile += grid_x(), side ^= 1) {
     float sums[kPpoSums] = {};
@@ -183,8 +186,8 @@ ppo_loss_tokens(PpoLossArguments a, Plan plan) {
       const int64_t first = tile * kTile + (g * kThreads + thread_x()) * 4;
       four_tokens(a, plan, four_at(first, a.count, a.aligned), sums);
     }
-    float* warps = scratch + side * kWarps * kPpoSums;
-    const float total = warp_totals(sums);
+    double* warps = scratch + side * kWarps * kPpoSums;
+    const double total = warp_totals(sums);
     if (lane_index() % 4 == 0) warps[thread_x() / kWarp * kPpoSums + lane_index() / 4] = total;
     block_barrier();  // this tile's sums are in `warps`; the other side has been read, by all who come here
     if (thread_x() < kPpoSums) {

@@ -45,8 +45,55 @@ def plain(
     return F.layer_norm(summed, (x.shape[-1],), weight, bias), summed
 
 
+def draw_backward(rows: int, width: int, dtype: torch.dtype, device: str) -> Callable[[int], Inputs]:
+    """What the gradient is made of: both gradients that arrive, the sum, its statistics, the weight."""
+
+    def inputs(seed: int) -> Inputs:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {"dy": (rows, width), "dsummed": (rows, width), "summed": (rows, width), "weight": (width,)}
+        drawn = {name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in shapes.items()}
+        rest = drawn["summed"].float()
+        rstd = torch.rsqrt(rest.var(-1, correction=0) + 1e-5)
+        return {**drawn, "mean": rest.mean(-1), "rstd": rstd}
+
+    return inputs
+
+
+def our_backward(inputs: Inputs) -> Sequence[torch.Tensor]:
+    """dx, dweight, dbias."""
+    names = ("dy", "dsummed", "summed", "weight", "mean", "rstd")
+    results: Sequence[torch.Tensor] = torch.ops.instructgpt_fast.layer_norm_backward(*(inputs[name] for name in names))
+    return results
+
+
+def plain_backward(inputs: Inputs) -> Sequence[torch.Tensor]:
+    """The same by PyTorch's own operator and an addition."""
+    weight, mean, rstd = inputs["weight"], inputs["mean"][:, None], inputs["rstd"][:, None]
+    dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+        inputs["dy"], inputs["summed"], weight.shape, mean, rstd, weight, weight, [True, True, True]
+    )
+    return dx + inputs["dsummed"], dweight, dbias
+
+
+def backward_cases(device: str) -> list[Case]:
+    """The backward pass alone, at the widths of GPT-2."""
+    return [
+        Case(
+            name=f"16384 x {width} {str(dtype).removeprefix('torch.')} backward",
+            draw=draw_backward(16384, width, dtype, device),
+            draw_check=draw_backward(100, width, dtype, device),
+            ours=our_backward,
+            rivals={"plain": plain_backward},
+            oracle=plain_backward,
+            moved_bytes=float(4 * 16384 * width * dtype.itemsize),
+            dtype=dtype,
+        )
+        for width, dtype in ((768, torch.bfloat16), (1600, torch.bfloat16), (768, torch.float32))
+    ]
+
+
 def cases(device: str) -> list[Case]:
-    found = []
+    found = backward_cases(device) if device == "cuda" else []
     rows = 16384 if device == "cuda" else 2048
     for width in (256, 768, 1600):
         for dtype in (torch.float32, torch.bfloat16):

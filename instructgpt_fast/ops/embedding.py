@@ -34,8 +34,8 @@ def embedding(tokens: Tensor, position_ids: Tensor, token_weight: Tensor, positi
 
     Raises:
         TypeError: for a dtype that is not served. ValueError: for shapes that do not fit.
-        RuntimeError: on the CPU, for an id outside its table, naming it. A GPU would have to be waited for at every call
-            to know: there the row of y is NaN, and in backward the row counts nowhere in that table's gradient.
+        RuntimeError: on the CPU, for an id outside its table, naming it. A GPU would have to be waited for at every
+            call to know: there the row of y is NaN, and in backward it counts nowhere in that table's gradient.
         BackendError: for a device without a kernel.
     """
     _checks.check_tensor("embedding", "tokens", tokens, dtypes=(torch.int64,))

@@ -1,12 +1,12 @@
 // Bias and GELU on CUDA devices, forward and backward.
 //
 // Work     a panel is what 32 threads hold side by side: 32 vectors of 16 bytes (fewer for narrow rows). A block takes
-//          the same panel of many rows, kBatch rows of a thread on their way at once, with its bias in registers. In the
-//          backward each thread adds up its columns; the block's sums go to a partial row, and of each panel the block
-//          that ends last adds up that panel's.
+//          the same panel of many rows, kBatch rows of a thread on their way at once, with its bias in registers. In
+//          the backward each thread adds up its columns; the block's sums go to a partial row, and of each panel the
+//          block that ends last adds up that panel's.
 // Memory   bytes an element of size e: forward 2 e, backward 3 e, besides the bias once a block and, in the backward,
 //          4 bytes a column and block, written and read. Bound by memory: 16384 x 3072 bf16 move 201 (302) MB, which a
-//          copy at 4.3 TB/s takes 47 (70) us for; the arithmetic of the exact form in f32 is about as much. Not measured.
+//          copy at 4.3 TB/s takes 47 (70) us for. Not measured.
 // Numbers  f32 uses the CPU's own functions (gelu_gate.h), 16-bit elements the GPU's fast exponential and division,
 //          whose error is far below the rounding of the result. dbias sums f32 gradients before they are rounded.
 // Limits   rows that are not whole 16-byte vectors and unaligned pointers are moved element by element.
@@ -18,9 +18,9 @@
 #include <type_traits>
 
 #include "device/fast_math.cuh"
+#include "device/held.cuh"
 #include "device/last_block.cuh"
 #include "device/launch.cuh"
-#include "device/vectors.cuh"
 #include "ops/bias_gelu/gelu_gate.h"
 
 namespace igf {
@@ -40,25 +40,6 @@ struct Fast {
 
 template <typename T>
 using PrecisionOf = std::conditional_t<sizeof(T) == 4, Accurate, Fast>;
-
-// kLanes elements as they wait in registers: 16 bytes as whole registers, a single element as it is.
-template <typename T, int kLanes>
-using Held = std::conditional_t<kLanes == 1, Vector<T, 1>, Vector<uint32_t, 4>>;
-
-template <typename T, int kLanes>
-IGF_DEVICE void unpack_held(float (&values)[kLanes], const Held<T, kLanes>& held) {
-  const auto elements = __builtin_bit_cast(Vector<T, kLanes>, held);
-#pragma unroll
-  for (int i = 0; i < kLanes; ++i) values[i] = to_float(elements.lanes[i]);
-}
-
-template <typename T, int kLanes>
-IGF_DEVICE void store_lanes(T* place, const float (&values)[kLanes] IGF_SITE_PARAMETER) {
-  Vector<T, kLanes> elements;
-#pragma unroll
-  for (int i = 0; i < kLanes; ++i) elements.lanes[i] = from_float<T>(values[i]);
-  store(reinterpret_cast<Vector<T, kLanes>*>(place), elements IGF_SITE);
-}
 
 template <typename T>
 IGF_DEVICE float bias_at(const void* base, Element element, int64_t index IGF_SITE_PARAMETER) {
@@ -187,7 +168,9 @@ bias_gelu_backward_panels(BiasGeluBackward a, PanelShape shape, uint32_t* arriva
     for (int64_t c = first + thread_index(); c < first + panel_columns && c < a.width; c += kThreads) {  // [0, width)
       float total = 0.0f;
 #pragma unroll 4
-      for (int64_t group = 0; group < grid_y(); ++group) total += load_shared_by_blocks(a.partials + group * a.width + c);
+      for (int64_t group = 0; group < grid_y(); ++group) {
+        total += load_shared_by_blocks(a.partials + group * a.width + c);
+      }
       if (a.bias_element == Element::kFloat) {
         store(static_cast<float*>(a.dbias) + c, total);
       } else {
@@ -209,7 +192,8 @@ PanelShape panel_shape(int64_t width, int lanes) {
 }
 
 // Blocks side by side, at most `most`, and below each other: as many as stay resident, and no more than there are rows.
-LaunchShape launch_shape(int64_t rows, int64_t width, int lanes, int64_t most, int per_sm, const DeviceContext& context) {
+LaunchShape launch_shape(int64_t rows, int64_t width, int lanes, int64_t most, int per_sm,
+                         const DeviceContext& context) {
   const PanelShape panel = panel_shape(width, lanes);
   const int64_t panels = std::min(ceil_div(width, panel.threads_x * lanes), most);
   const int64_t resident = ceil_div(static_cast<int64_t>(context.multiprocessors) * per_sm, panels);

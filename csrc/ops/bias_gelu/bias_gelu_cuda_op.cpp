@@ -49,7 +49,8 @@ std::tuple<Tensor, Tensor> bias_gelu_backward_cuda_op(Tensor dy, Tensor x, Tenso
   arguments.element = element_of(kOp, x);
   arguments.bias_element = element_of(kOp, bias);
   arguments.aligned = is_aligned(dy) && is_aligned(x) && is_aligned(dx);
-  const Tensor partials = new_empty(x, {bias_gelu_partial_rows(arguments, context), arguments.width}, ScalarType::Float);
+  const int64_t partial_rows = bias_gelu_partial_rows(arguments, context);
+  const Tensor partials = new_empty(x, {partial_rows, arguments.width}, ScalarType::Float);
   arguments.partials = mutable_data<float>(partials);
   bias_gelu_backward_cuda(arguments, context);
   return {dx, dbias};

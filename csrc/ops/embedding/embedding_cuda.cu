@@ -1,8 +1,8 @@
 // Sum of two embeddings on CUDA devices, and the gradient of a table.
 //
-// Work     forward: a row a warp, kTableBatch vectors of 16 bytes a lane from each table on their way at once. Backward: the
-//          ids come sorted, so the rows of dy that belong to one row of the table form a run. Runs are cut into pieces
-//          of 32 places, however long they are: a token with thousands of places keeps many blocks busy instead of one.
+// Work     forward: a row a warp, kTableBatch vectors of 16 bytes a lane from each table on their way at once.
+//          Backward: the ids come sorted, so the rows of dy that belong to one row of the table form a run. Runs are
+//          cut into pieces of 32 places: a token with thousands of places keeps many blocks busy instead of one.
 //          A warp takes 32 columns of a piece in vectors and adds up run after run. A run inside one piece is finished
 //          there; of a run in several, each piece leaves a partial row, which a second kernel adds in order.
 // Memory   bytes an element of size e: forward 3 e and 16 a token; backward e read once in the order of the runs, and
@@ -15,8 +15,8 @@
 // Source   Radford et al. 2018, "Improving language understanding by generative pre-training", eq. 2 (h_0).
 #include <type_traits>
 
+#include "device/held.cuh"
 #include "device/launch.cuh"
-#include "device/vectors.cuh"
 #include "ops/embedding/embedding.h"
 
 namespace igf {
@@ -29,25 +29,6 @@ constexpr int kTableBatch = 4;          // vectors of a lane from each table tha
 constexpr int kPiece = kWarp;           // places of a piece: one for each lane, which holds its id
 constexpr int kBatch = 8;               // rows of dy that are on their way at once
 constexpr int kSlices = 16;             // interleaved sums of the last kernel
-
-// kLanes elements as they wait in registers: 16 bytes as whole registers, a single element as it is.
-template <typename T, int kLanes>
-using Held = std::conditional_t<kLanes == 1, Vector<T, 1>, Vector<uint32_t, 4>>;
-
-template <typename T, int kLanes>
-IGF_DEVICE void unpack_held(float (&values)[kLanes], const Held<T, kLanes>& held) {
-  const auto elements = __builtin_bit_cast(Vector<T, kLanes>, held);
-#pragma unroll
-  for (int i = 0; i < kLanes; ++i) values[i] = to_float(elements.lanes[i]);
-}
-
-template <typename T, int kLanes>
-IGF_DEVICE void store_lanes(T* place, const float (&values)[kLanes] IGF_SITE_PARAMETER) {
-  Vector<T, kLanes> elements;
-#pragma unroll
-  for (int i = 0; i < kLanes; ++i) elements.lanes[i] = from_float<T>(values[i]);
-  store(reinterpret_cast<Vector<T, kLanes>*>(place), elements IGF_SITE);
-}
 
 template <typename T, int kLanes>
 IGF_KERNEL(kWarp * kWarps)
@@ -206,8 +187,8 @@ embedding_join_pieces(EmbeddingBackward a) {
 template <typename T, int kLanes>
 void start_backward(const EmbeddingBackward& a, const DeviceContext& context) {
   const int64_t pieces = ceil_div(a.count, kPiece), chunks = ceil_div(a.width / kLanes, kWarp);
-  launch("embedding_sum_pieces", &embedding_sum_pieces<T, kLanes>, {ceil_div(pieces * chunks, kWarps), 1, kWarp, kWarps},
-         context, a);
+  launch("embedding_sum_pieces", &embedding_sum_pieces<T, kLanes>,
+         {ceil_div(pieces * chunks, kWarps), 1, kWarp, kWarps}, context, a);
   if (pieces > 1) {
     launch("embedding_join_pieces", &embedding_join_pieces<T, kLanes>,
            {pieces, chunks, kWarp, kSlices}, context, a);

@@ -1,5 +1,5 @@
-// embedding: checks, allocation and registration of the CUDA execution. Ids are sorted by ATen, stably, so that equal ids
-// keep their order.
+// embedding: checks, allocation and registration of the CUDA execution. Ids are sorted by ATen, stably, so that equal
+// ids keep their order: a few passes over 8 bytes a token, beside two reads of a row and the writing of whole tables.
 #include "binding/aten.h"
 #include "binding/cuda/context.h"
 #include "ops/embedding/embedding.h"

@@ -59,8 +59,8 @@ struct HeldRow {
 
   // c: s - mean in the columns of vector v; d: dy there.
   IGF_DEVICE void columns(float (&c)[kLanes], float (&d)[kLanes], int v) const {
-    unpack_words<T>(c, s[v]);
-    unpack_words<T>(d, dy[v]);
+    unpack_held<T>(c, s[v]);
+    unpack_held<T>(d, dy[v]);
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) c[i] -= mean;
   }
@@ -162,7 +162,7 @@ layer_norm_backward_rows(LayerNormBackward a) {
         g[i] = held.rstd * fmaf(-(c[i] * held.rstd), along, fmaf(g[i], scale[i], -level));
       }
       if (a.dsummed != nullptr) {
-        unpack_words<T>(extra, held.dsummed[v]);
+        unpack_held<T>(extra, held.dsummed[v]);
 #pragma unroll
         for (int i = 0; i < kLanes; ++i) g[i] += extra[i];
       }

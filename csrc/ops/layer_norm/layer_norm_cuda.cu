@@ -5,9 +5,10 @@
 //          the first is used. Backward: the same, and each thread keeps its columns' share of dweight and dbias in
 //          registers; a block leaves one partial row, and a second kernel adds those.
 // Memory   bytes of a row of D elements of size e: forward 2 D e + 8 (4 D e + 8 with residual), backward 3 D e + 8
-//          (4 D e + 8 with dsummed); besides, each block reads the parameters once, and the backward writes and reads
-//          8 D bytes of partial rows a block, one block a multiprocessor (two up to 32 vectors). Both are bound by memory: 16384 rows of 768 bf16 move 50 MB (100 MB with residual), which a copy at
-//          4.3 TB/s takes 12 (24) us for. Not measured.
+//          (4 D e + 8 with dsummed). Besides, each block reads the parameters once, and the backward writes and reads
+//          8 D bytes of partial rows a block, one block a multiprocessor (two up to 32 vectors). Bound by memory: 16384
+//          rows of 768 bf16 move 50 MB (100 MB with residual), which a copy at 4.3 TB/s takes 12 (24) us for. Not
+//          measured.
 // Numbers  a row's mean and variance are common to all its elements, so their error does not average out over them.
 //          They are computed further than a float holds: the mean is corrected by the mean of what it leaves over; for
 //          f32 each thread's sums keep what rounding takes (two-sum), threads are added up in double, and 1 / sqrt has
@@ -17,9 +18,10 @@
 // Source   Ba, Kiros, Hinton 2016, arXiv:1607.06450, eq. 4; the gradient is in layer_norm.h.
 //
 // Why a second launch for the partial rows, and no last block: every block holds every column and all end together, so
-// the last of 132 would read all 132 * 8 D bytes alone: 0.8 MB at D = 768, 1.7 MB at 1600, and one multiprocessor reads
-// about 0.1 MB a microsecond. In two stages (the last of twelve, then of those) it is two arrivals and two reads of
-// 0.07 to 0.15 MB in a row, 3 to 5 us. A second launch costs about 1 us of start, then reads with the whole device.
+// the last of 132 would read all 132 * 8 D bytes alone: 0.8 MB at D = 768, 1.7 MB at 1600, at about 0.1 MB a
+// microsecond that one multiprocessor can ask for. In two stages (the last of twelve, then the last of those) it is two
+// arrivals and two reads of 0.07 to 0.15 MB in a row, 3 to 5 us. A second launch costs 1 to 2 us of start, then reads
+// with the whole device. These are estimates from bandwidths and latencies, not measurements.
 #include <algorithm>
 
 #include "device/launch.cuh"
@@ -29,8 +31,8 @@ namespace igf {
 namespace layer_norm {
 namespace {
 
-constexpr int64_t kForwardWidth = 12288;       // the widest whose parameters fit into shared memory everywhere
-constexpr int kSharedRowElements = 16;         // of a row, held by one thread when several warps share the row
+constexpr int64_t kForwardWidth = 12288;  // the widest whose parameters fit into shared memory everywhere
+constexpr int kSharedRowElements = 16;    // of a row, held by one thread when several warps share the row
 constexpr int64_t kSharedBytesPerSm = 200 << 10;
 
 template <typename T, int kThreads, int kVectors>

@@ -5,6 +5,7 @@
 
 #include "device/columns.cuh"
 #include "device/fast_math.cuh"
+#include "device/held.cuh"
 #include "device/reductions.cuh"
 #include "ops/layer_norm/layer_norm.h"
 
@@ -25,13 +26,7 @@ constexpr int kForwardBlocks = kThreads == 512 ? 1
                                                : (kVectors <= 2 ? 1024 : kVectors == 4 ? 768 : 512) /
                                                      (kThreads * kForwardRows<kThreads, kVectors>);
 
-// A vector as it waits in registers to be used: in whole registers, where separate 16-bit elements would take one each.
-using Words = Vector<uint32_t, 4>;
-
-template <typename T>
-IGF_DEVICE void unpack_words(float (&values)[kVectorLanes<T>], const Words& words) {
-  unpack<T>(values, __builtin_bit_cast(Packed<T>, words));
-}
+using Words = Vector<uint32_t, 4>;  // Held<T, kVectorLanes<T>> for every T
 
 // A row of vectors from memory that the launch reads once; nothing for a null base. Thread t holds the vectors t,
 // t + kThreads, ... below `vectors`. The others become 0: were they left alone, their registers would stay taken.
@@ -157,15 +152,15 @@ layer_norm_forward_rows(LayerNormForward a) {
     for (int v = 0; v < kVectors; ++v) {
       if (thread_x() + v * kThreads >= vectors) continue;
       float s[kLanes];
-      unpack_words<T>(s, x[v]);
+      unpack_held<T>(s, x[v]);
       if (a.residual != nullptr) {
         float more[kLanes];
-        unpack_words<T>(more, residual[v]);
+        unpack_held<T>(more, residual[v]);
 #pragma unroll
         for (int i = 0; i < kLanes; ++i) s[i] += more[i];
         x[v] = __builtin_bit_cast(Words, pack<T>(s));  // x is s from here on
         store_once(static_cast<Words*>(a.summed) + first + v * kThreads, x[v]);
-        unpack_words<T>(s, x[v]);
+        unpack_held<T>(s, x[v]);
       }
 #pragma unroll
       for (int i = 0; i < kLanes; ++i) row_total += s[i];
@@ -180,7 +175,7 @@ layer_norm_forward_rows(LayerNormForward a) {
     for (int v = 0; v < kVectors; ++v) {
       if (thread_x() + v * kThreads >= vectors) continue;
       float s[kLanes];
-      unpack_words<T>(s, x[v]);
+      unpack_held<T>(s, x[v]);
 #pragma unroll
       for (int i = 0; i < kLanes; ++i) {
         centred.add(s[i] - mean);
@@ -202,7 +197,7 @@ layer_norm_forward_rows(LayerNormForward a) {
       float s[kLanes];
       float scale[kLanes];
       float shift[kLanes];
-      unpack_words<T>(s, x[v]);
+      unpack_held<T>(s, x[v]);
       weight.get(scale, column);
       bias.get(shift, column);
 #pragma unroll

@@ -37,9 +37,9 @@ def test_an_op_has_its_oracle(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_an_op_has_its_kernels(op: str) -> None:
+def test_an_op_has_its_kernels_and_their_tests(op: str) -> None:
     """And an op that is excused has none: the list above may not grow stale."""
-    for where in ("csrc/ops/{op}/{op}_cuda.cu", "csrc/ops/{op}/{op}_cuda_op.cpp"):
+    for where in ("csrc/ops/{op}/{op}_cuda.cu", "csrc/ops/{op}/{op}_cuda_op.cpp", "python_tests/kernels/test_{op}.py"):
         path = ROOT / where.format(op=op)
         assert path.is_file() != (op in WITHOUT_KERNELS), f"{path} is missing, or the op need not be excused any more"
 

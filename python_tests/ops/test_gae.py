@@ -184,11 +184,12 @@ def test_cuda_execution_is_traced() -> None:
     """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
     with FakeTensorMode():
         a, mask = torch.empty(4, 6, device="cuda"), torch.empty(4, 6, device="cuda", dtype=torch.bool)
+        scores = torch.empty(4, device="cuda")
         if "gae" not in _library.CUDA_OPERATORS:
             with pytest.raises(BackendError, match="gae: has no CUDA kernel"):
                 ops.gae(a, a, mask)
             with pytest.raises(BackendError, match="shaped_gae: has no CUDA kernel"):
-                ops.shaped_gae(a, a, a[:, 0], a, mask, kl_coef=0.1)
+                ops.shaped_gae(a, a, scores, a, mask, kl_coef=0.1)
             return
-        for result in (*ops.gae(a, a, mask), *ops.shaped_gae(a, a, a[:, 0], a, mask, kl_coef=0.1)):
+        for result in (*ops.gae(a, a, mask), *ops.shaped_gae(a, a, scores, a, mask, kl_coef=0.1)):
             assert (result.device.type, tuple(result.shape)) == ("cuda", (4, 6))

@@ -64,6 +64,9 @@ class TestPpoLoss(OpSuite):
     poison = staticmethod(poison)
 
     def looser(self, what: str, case: Case, dtype: torch.dtype) -> dict[str, Any]:
+        if what == "output 0":
+            why = "one number, a sum of terms of both signs: plain PyTorch's error in it can be 0 by luck"
+            return {"ulps": 4.0, "why_looser": why}
         if not what.startswith("grad"):
             return {}
         why = "the suite's gradient of the loss is not 1, and multiplies gradients that are rounded already"

@@ -1,5 +1,5 @@
-// gae on the CPU: one row after the other, from its end. Vectors across rows were tried: turning tiles of rows costs what
-// they save, and rows a power of two apart push each other out of the cache.
+// gae on the CPU: one row after the other, from its end. Vectors across rows were tried: turning tiles of rows costs
+// what they save, and rows a power of two apart push each other out of the cache.
 #include "ops/gae/gae.h"
 
 #include <algorithm>

@@ -7,8 +7,8 @@
 //          Rows of more than 512 threads' tokens go tile by tile from the end, the next tile on its way while one is
 //          scanned.
 // Memory   9 bytes read and 8 written a token; shaped from log-probabilities 13 and 16, and 4 a row. 2048 x 2048 tokens:
-//          71 MB. Limit: memory bandwidth; 36 bytes in flight a thread, 1,536 threads or more a multiprocessor. Accesses of 16
-//          bytes, of the mask 4.
+//          71 MB. Limit: memory bandwidth; 36 bytes in flight a thread, 1,536 threads or more a multiprocessor.
+//          Accesses of 16 bytes, of the mask 4.
 // Numbers  f32. The order of operations within a row depends on its length alone, and on `vectors`.
 // Limits   rows that are not whole groups of four, and pointers off their boundary, go one token a thread: as coalesced,
 //          in a quarter of the width, with four times the shuffles.

@@ -15,7 +15,8 @@
 // receives, and touches nothing when that is 1.
 // Numbers: tokens in f32; sums of a few tokens in f32, of all in double in a fixed order: the bits do not depend on the
 // number of threads. The factor 1 / denominator is taken with more digits than a float has, so that it costs a
-// gradient one rounding and not two. What stands at an uncounted place is never read into a result; gradients there are 0.
+// gradient one rounding and not two. What stands at an uncounted place is never read into a result; gradients there
+// are 0.
 // Memory: 25 bytes read a token (29 with entropy or reference, 33 with both), 8 written: 33 for both passes when the
 // gradient of the loss is 1, else 49. The gradient of the entropy, where it is wanted, reads 1 byte and writes 4.
 #pragma once

@@ -9,8 +9,8 @@
 //          always scaled would make it 49. One million tokens: 34.6 MB. Limit: memory bandwidth; 2 x 100 bytes in
 //          flight a thread.
 // Numbers  a thread's eight tokens are added in f32; threads by a tree, warps and tiles in order, in double. The order
-//          depends neither on the number of multiprocessors nor on the alignment. A gradient of the loss other than 1 rounds
-//          the tokens' gradients once more.
+//          depends neither on the number of multiprocessors nor on the alignment. A gradient of the loss other than 1
+//          rounds the tokens' gradients once more.
 // Limits   pointers off their boundary, and the last group of a ragged end, are moved element by element.
 // Source   as in ppo_loss.h.
 #include <algorithm>

@@ -78,6 +78,7 @@ IGF_DEVICE Standing gathered_by_block(const Standing& mine, Standing* scratch IG
   if (lane_index() == 0) scratch[thread_x() / kWarp] = of_warp;
   block_barrier();  // every warp's standing is in scratch
   Standing all = scratch[0];
+#pragma unroll 1  // unrolled, all of them would be in registers at once
   for (int w = 1; w < kThreads / kWarp; ++w) meet(all, scratch[w]);
   return all;
 }

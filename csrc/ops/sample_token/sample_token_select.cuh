@@ -80,6 +80,7 @@ IGF_DEVICE Crossing crossing(const Bench& bench, uint64_t target, float share IG
   block_barrier();  // every warp's total is in warp_totals
   uint64_t above = through - mine;
   uint64_t all = 0;
+#pragma unroll 1
   for (int w = 0; w < kWarps; ++w) {
     const uint64_t total = bench.warp_totals[w];
     above += w < warp ? total : 0;

@@ -351,11 +351,12 @@ def test_cuda_execution_is_traced() -> None:
     with FakeTensorMode():
         logits = torch.empty(4, 100, device="cuda", dtype=torch.bfloat16)
         seeds = torch.empty(4, device="cuda", dtype=torch.int64)
+        history = torch.empty(4, 1, device="cuda", dtype=torch.int64)
         if "sample_token" not in _library.CUDA_OPERATORS:
             with pytest.raises(BackendError, match="sample_token: has no CUDA kernel"):
                 ops.sample_token(logits, seeds, seeds)
             return
-        tokens, logprobs = ops.sample_token(logits, seeds, seeds, top_k=5, history=seeds[:, None])
+        tokens, logprobs = ops.sample_token(logits, seeds, seeds, top_k=5, history=history)
         assert (tokens.device.type, tokens.dtype, tuple(tokens.shape)) == ("cuda", torch.int64, (4,))
         assert (logprobs.device.type, logprobs.dtype, tuple(logprobs.shape)) == ("cuda", torch.float32, (4,))
 

@@ -40,8 +40,11 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
   constexpr int64_t kAlignment = 1024;
   constexpr int64_t kWithoutAsking = 48 << 10;  // more dynamic shared memory than this must be asked for
   const int64_t shared = shape.shared_bytes == 0 ? 0 : shape.shared_bytes + kAlignment - 1;
-  cudaError_t error = cudaSuccess;
-  if (shared > kWithoutAsking) {
+  // dim3 would take such counts modulo 2^32, and run too few blocks without a word.
+  constexpr int64_t kMostBlocks = 0x7fffffff;
+  const bool fits = shape.blocks_x <= kMostBlocks && shape.blocks_y <= kMostBlocks;
+  cudaError_t error = fits ? cudaSuccess : cudaErrorInvalidConfiguration;
+  if (error == cudaSuccess && shared > kWithoutAsking) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   }
   if (error == cudaSuccess) {

@@ -88,6 +88,7 @@ struct Access {
 
 struct LaunchFacts {
   const char* kernel;
+  int thread_bound;  // threads of a block by the kernel's IGF_KERNEL; 0: it has none
   int64_t blocks_x;
   int64_t blocks_y;
   int threads_x;

@@ -26,13 +26,21 @@ void set_mutator(Mutator* now) { mutator = now; }
 
 namespace {
 
-// What every GPU in use takes.
+// What every GPU in use takes, and what the kernel was compiled for.
 void check_shape(const LaunchFacts& facts) {
+  if (facts.thread_bound == 0) {
+    throw std::runtime_error(std::string(facts.kernel) + ": not declared by IGF_KERNEL: on a GPU it is no kernel");
+  }
   const int64_t threads = static_cast<int64_t>(facts.threads_x) * facts.threads_y;
   const bool grid_fits = facts.blocks_x >= 1 && facts.blocks_x <= 0x7fffffff && facts.blocks_y >= 1 &&
                          facts.blocks_y <= 0xffff;
   const bool block_fits = facts.threads_x >= 1 && facts.threads_y >= 1 && threads <= kMaxThreads;
-  if (grid_fits && block_fits && facts.dynamic_shared_bytes >= 0) return;
+  if (grid_fits && block_fits && facts.dynamic_shared_bytes >= 0) {
+    if (threads <= facts.thread_bound) return;
+    throw std::runtime_error(std::string(facts.kernel) + ": the launch has " + std::to_string(threads) +
+                             " threads in a block, the kernel's IGF_KERNEL allows " +
+                             std::to_string(facts.thread_bound) + ": a GPU refuses it");
+  }
   throw std::runtime_error(std::string(facts.kernel) + ": the launch of " + std::to_string(facts.blocks_x) + " x " +
                            std::to_string(facts.blocks_y) + " blocks of " + std::to_string(facts.threads_x) + " x " +
                            std::to_string(facts.threads_y) + " threads with " +

@@ -17,7 +17,7 @@ PROBE = """
 using namespace igf::simt;
 extern "C" {
 void begins(int blocks, int threads) {
-  accounting().launch_begins({"probe", blocks, 1, threads, 1, 0, 0});
+  accounting().launch_begins({"probe", 1024, blocks, 1, threads, 1, 0, 0});
 }
 void add_buffer(uintptr_t begin, size_t bytes, const char* name) {
   buffers().name(begin, bytes, name);
@@ -34,7 +34,7 @@ void lane_access(int block, int thread, int word, int shared, uintptr_t address,
 }
 // Of one buffer and direction: bytes, unique bytes, sectors, ideal sectors; at the end wavefronts and ideal ones.
 int ends(int fault, const char* name, int direction, uint64_t* out) {
-  accounting().launch_ends({"probe", 1, 1, 32, 1, 0, 0}, fault != 0 ? "a fault" : nullptr);
+  accounting().launch_ends({"probe", 1024, 1, 1, 32, 1, 0, 0}, fault != 0 ? "a fault" : nullptr);
   const auto launches = accounting().take();
   for (const LaunchAccount& launch : launches) {
     for (const BufferTraffic& buffer : launch.buffers) {

@@ -21,7 +21,12 @@ void* memmove(void*, const void*, std::size_t) noexcept __asm__("igf_simt_memmov
 }
 
 #define IGF_DEVICE inline __attribute__((always_inline))
-#define IGF_KERNEL(...) void
+// Before each kernel the compiler leaves as many empty instructions as its blocks may have threads, and lists where they
+// begin: that is how launch() knows the bound of a kernel, of each instance of a template too (simt/bounds.h). Static:
+// of functions that several files share the linker throws all but one away, and with them a file's whole list.
+#define IGF_FIRST(first, ...) (first)
+#define IGF_KERNEL(...) \
+  __attribute__((patchable_function_entry(IGF_FIRST(__VA_ARGS__, 0), IGF_FIRST(__VA_ARGS__, 0)))) static void
 
 #define IGF_SHARED_ARRAY(type, name, count)                                                         \
   type(&name)[count] = *reinterpret_cast<type(*)[count]>(::igf::simt::shared_array(                 \

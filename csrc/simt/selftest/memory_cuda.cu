@@ -199,20 +199,6 @@ void static_shared_beyond_any_gpu(const Bench& bench) {
 IGF_SELFTEST(static_shared_beyond_any_gpu);
 
 template <bool kBroken>
-void too_many_threads(const Bench& bench) {
-  launch("copy_by_words", &copy_by_words, {1, 1, kBroken ? 1025 : 1024, 1}, bench.context, bench.in, bench.out, 0);
-  bench.expect(1023, 63.0f);
-}
-IGF_SELFTEST(too_many_threads);
-
-template <bool kBroken>
-void no_blocks(const Bench& bench) {
-  launch("copy_by_words", &copy_by_words, {kBroken ? 0 : 1, 1, 64, 1}, bench.context, bench.in, bench.out, 0);
-  bench.expect(0, 0.0f);
-}
-IGF_SELFTEST(no_blocks);
-
-template <bool kBroken>
 IGF_KERNEL(1) write_input(const float* in, float* out) {
   store(kBroken ? const_cast<float*>(in) : out, 5.0f);
 }

@@ -13,7 +13,7 @@ inline constexpr int kArrivalCounters = 32;
 struct DeviceContext {
   void* stream;
   int multiprocessors;  // of the current device
-  uint32_t* arrivals;   // [kArrivalCounters] in global memory, zero; for one launch, which leaves them zero
+  uint32_t* arrivals;   // [kArrivalCounters] in global memory, zero; each launch leaves them zero for the next
   int64_t shared_bytes = 48 << 10;  // shared memory that one block may have at most, static and dynamic
 };
 

@@ -25,10 +25,34 @@ struct LaunchShape {
 
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace igf::device {
+
+namespace detail {
+
+// Lets a kernel have `bytes` of dynamic shared memory on the current device. Asked for whatever the number is: without
+// asking, a kernel has 48 KiB less its static arrays. A limit is never lowered, or the launch that another host thread is
+// about to make would be refused.
+inline cudaError_t allow_shared_memory(const void* kernel, int64_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, int64_t> allowed;  // by device and kernel
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int64_t& most = allowed[{device, kernel}];
+  if (bytes <= most) return cudaSuccess;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (error == cudaSuccess) most = bytes;
+  return error;
+}
+
+}  // namespace detail
 
 // Starts kernel(arguments...) on the context's stream. Raises std::runtime_error naming the kernel when the launch is
 // refused; an error while it runs shows at a later synchronisation, as with any kernel.
@@ -38,19 +62,20 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
   const dim3 grid(static_cast<unsigned>(shape.blocks_x), static_cast<unsigned>(shape.blocks_y));
   const dim3 block(static_cast<unsigned>(shape.threads_x), static_cast<unsigned>(shape.threads_y));
   constexpr int64_t kAlignment = 1024;
-  constexpr int64_t kWithoutAsking = 48 << 10;  // more dynamic shared memory than this must be asked for
   const int64_t shared = shape.shared_bytes == 0 ? 0 : shape.shared_bytes + kAlignment - 1;
+  const void* const entry = reinterpret_cast<const void*>(kernel);
+  // The launch's own answer: cudaGetLastError() would also give what an earlier call left behind.
+  const auto start = [&](Parameters... values) {
+    void* pointers[] = {static_cast<void*>(&values)...};
+    return cudaLaunchKernel(entry, grid, block, pointers, static_cast<size_t>(shared),
+                            static_cast<cudaStream_t>(context.stream));
+  };
   // dim3 would take such counts modulo 2^32, and run too few blocks without a word.
   constexpr int64_t kMostBlocks = 0x7fffffff;
   const bool fits = shape.blocks_x <= kMostBlocks && shape.blocks_y <= kMostBlocks;
   cudaError_t error = fits ? cudaSuccess : cudaErrorInvalidConfiguration;
-  if (error == cudaSuccess && shared > kWithoutAsking) {
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-  }
-  if (error == cudaSuccess) {
-    kernel<<<grid, block, shared, static_cast<cudaStream_t>(context.stream)>>>(arguments...);
-    error = cudaGetLastError();
-  }
+  if (error == cudaSuccess && shared > 0) error = detail::allow_shared_memory(entry, shared);
+  if (error == cudaSuccess) error = start(arguments...);
   if (error != cudaSuccess) {
     throw std::runtime_error(std::string(name) + ": the launch of " + std::to_string(shape.blocks_x) + " x " +
                              std::to_string(shape.blocks_y) + " blocks of " + std::to_string(shape.threads_x) + " x " +

@@ -6,6 +6,8 @@
 #include <mutex>
 #include <vector>
 
+#include "binding/cuda/arrivals.h"
+
 // Only a torch with CUDA has this symbol. Weak: the library also loads under a CPU-only torch, where the address is 0.
 #pragma weak aoti_torch_get_current_cuda_stream
 
@@ -33,32 +35,6 @@ Facts facts_of(int device) {
   return facts;
 }
 
-// Zeroed counters for launches that look for their last block. Each launch takes the next place of a ring, so that
-// launches in flight on several streams share one only when there are kPlaces of them.
-uint32_t* next_arrivals(int device) {
-  constexpr uint32_t kPlaces = 4096;
-  struct Ring {
-    uint32_t* counters = nullptr;
-    uint32_t next = 0;
-  };
-  static std::mutex mutex;
-  static std::vector<Ring> rings;  // by device
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (static_cast<size_t>(device) >= rings.size()) rings.resize(device + 1);
-  Ring& ring = rings[device];
-  if (ring.counters == nullptr) {
-    constexpr size_t kBytes = kPlaces * kArrivalCounters * sizeof(uint32_t);
-    void* memory = nullptr;
-    cudaError_t error = cudaMalloc(&memory, kBytes);
-    if (error == cudaSuccess) error = cudaMemset(memory, 0, kBytes);
-    IGF_CHECK(error == cudaSuccess, "device ", device, ": ", kBytes, " bytes of counters: ", cudaGetErrorString(error),
-              "; an op must have run once before it is captured into a CUDA graph");
-    ring.counters = static_cast<uint32_t*>(memory);
-  }
-  ring.next = (ring.next + 1) % kPlaces;
-  return ring.counters + ring.next * kArrivalCounters;
-}
-
 }  // namespace
 
 DeviceContext device_context(const Tensor& tensor) {
@@ -68,7 +44,7 @@ DeviceContext device_context(const Tensor& tensor) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const Facts facts = facts_of(device);
-  return {stream, facts.multiprocessors, next_arrivals(device), facts.shared_bytes};
+  return {stream, facts.multiprocessors, arrivals_of(device, stream), facts.shared_bytes};
 }
 
 }  // namespace igf

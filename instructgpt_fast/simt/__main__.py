@@ -1,11 +1,12 @@
 """`python -m instructgpt_fast.simt layer_norm`: runs one op's CUDA kernels in the emulator and prints what they moved.
 
-Exit status: 0 done, 1 a kernel broke a rule, 2 a problem that the message explains.
+Exit status: 0 no rule was broken, 1 a kernel broke one, 2 a problem that the message explains.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -20,6 +21,7 @@ from instructgpt_fast.simt.examples import EXAMPLES, Draw
 from instructgpt_fast.simt.execution import COPIES, SCHEDULES
 
 PROGRAM = "python -m instructgpt_fast.simt"
+HEADINGS = ("buffer", "bytes\nloaded", "each\nonce", "\nsectors", "bytes\nstored", "\nsectors", "bytes of\natomics")
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     except SimtError as fault:
         console.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    except (InstructGPTError, ValueError, TypeError) as error:
+    except (InstructGPTError, ValueError, TypeError, RuntimeError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     for launch in run.launches:
@@ -44,20 +46,26 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
         _print_sites(console, run)
     for op in sorted(run.not_emulated):
         console.print(f"{op} has no CUDA kernel: it ran on the CPU", style="yellow")
-    return 0
+    return _say_what_the_mutation_did(console, options, run)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.partition("\n")[0] if __doc__ else None)
+    about, _, statuses = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=about, epilog=f"{statuses.strip()} Guide: docs/simt.md")
     parser.add_argument("op", nargs="?", help="which op to call; --list names them")
     parser.add_argument("--list", action="store_true", help="the ops, and what the numbers of --shape mean")
     parser.add_argument("--shape", type=int, nargs="+", metavar="N", help="sizes of the inputs, as --list names them")
-    parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of the op's floating-point inputs")
+    parser.add_argument("--dtype", choices=DTYPES, default="f32",
+                        help="of the op's floating-point inputs, f32 by default")
     parser.add_argument("--backward", action="store_true", help="run the backward pass too")
-    parser.add_argument("--schedule", choices=SCHEDULES, default="forward", help="the order of the threads")
-    parser.add_argument("--seed", type=int, default=0, help="of the schedules with chance in them")
-    parser.add_argument("--copies", choices=COPIES, default="lazy", help="when asynchronous copies arrive")
-    parser.add_argument("--multiprocessors", type=int, default=4, help="of the emulated device")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="forward",
+                        help="the order of the threads, forward by default")
+    parser.add_argument("--seed", type=int, default=0, metavar="N",
+                        help="of the schedules with chance in them, 0 by default")
+    parser.add_argument("--copies", choices=COPIES, default="lazy",
+                        help="when asynchronous copies arrive, lazy (when waited for) by default")
+    parser.add_argument("--multiprocessors", type=int, default=4, metavar="N",
+                        help="of the emulated device, 4 by default")
     parser.add_argument("--mutation", metavar="KIND@FILE:LINE",
                         help=f"break the words at one place; kinds: {', '.join(MUTATIONS)}")
     parser.add_argument("--sites", action="store_true", help="the places that --mutation can break")
@@ -66,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> Run:
     """Calls the op as asked."""
+    if options.op is None:
+        raise ValueError(f"{PROGRAM}: no op was named; --list names them")
     if options.op not in EXAMPLES:
-        hint = nearest(options.op, EXAMPLES) if options.op else ""
-        raise ValueError(f"{PROGRAM}: no op {options.op!r}{hint}; --list names them")
+        raise ValueError(f"{PROGRAM}: no op {options.op!r}{nearest(options.op, EXAMPLES)}; --list names them")
     example = EXAMPLES[options.op]
     shape = tuple(options.shape or example.shape)
     if len(shape) != len(example.dims) or min(shape) < 1:
@@ -93,19 +102,35 @@ def _mutation(text: str | None) -> Mutation | None:
     if text is None:
         return None
     kind, at, site = text.partition("@")
-    if not at or ":" not in site:
+    if not at or not re.fullmatch(r".+:\d+", site):
         raise ValueError(f"{PROGRAM}: --mutation is KIND@FILE:LINE, as drop_barrier@reductions.cuh:57, got {text!r}")
     if kind not in MUTATIONS:
         raise ValueError(f"{PROGRAM}: no mutation {kind!r}{nearest(kind, MUTATIONS)}")
     return Mutation(kind, site)
 
 
+def _say_what_the_mutation_did(console: Console, options: argparse.Namespace, run: Run) -> int:
+    """The exit status of a run that broke no rule."""
+    if options.mutation is None:
+        return 0
+    if run.mutation_applied == 0:
+        sys.stderr.write(f"error: {PROGRAM}: nothing was broken: {options.mutation} is no place that this call comes "
+                         "by; --sites lists them\n")
+        return 2
+    console.print(f"{options.mutation}: done {run.mutation_applied:,} times, and no rule was broken. Whether the "
+                  f"results are wrong is judged by python_tests/kernels/test_{options.op}.py", style="yellow")
+    return 0
+
+
 def _list_ops(console: Console) -> None:
-    table = Table("op", "--shape", "without --shape", "raw operators with a CUDA kernel")
+    table = Table("op", "--shape", "by default", "CUDA kernels")
+    for column in table.columns:
+        column.no_wrap = column.header != "--shape"
     emulated = operators()
     for name, example in EXAMPLES.items():
         raw = sorted(op for op in emulated if op.startswith(name) and _owner(op) == name)
-        table.add_row(name, " ".join(example.dims), " ".join(map(str, example.shape)), ", ".join(raw) or "none")
+        kernels = [op.removeprefix(name).strip("_") or "forward" for op in raw]
+        table.add_row(name, " ".join(example.dims), " ".join(map(str, example.shape)), ", ".join(kernels) or "none")
     console.print(table)
 
 
@@ -115,30 +140,39 @@ def _owner(raw: str) -> str:
 
 
 def _print_launch(console: Console, launch: Launch) -> None:
-    """One table: a line a buffer."""
+    """One table: a line a buffer, without columns in which nothing stands."""
     blocks, threads = ("x".join(map(str, size)) for size in (launch.grid, launch.block))
-    table = Table(
-        "buffer", "loads", "once", "sectors", "ideal", "stores", "sectors", "ideal", "atomics",
-        title=f"{launch.kernel} ({launch.op}): {blocks} blocks of {threads} threads", title_justify="left",
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, traffic in launch.buffers.items():
-        table.add_row(name, *_numbers(traffic))
+    console.print(f"[bold]{launch.kernel}[/] ({launch.op}): {blocks} blocks of {threads} threads", highlight=False)
+    rows = [(name, *_numbers(traffic)) for name, traffic in launch.buffers.items()]
+    table = Table()
+    used = [column for column in range(len(HEADINGS)) if any(row[column] for row in rows)]
+    for column in used:
+        left = column == 0
+        table.add_column(HEADINGS[column], justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    for row in rows:
+        table.add_row(*(row[column] for column in used))
     console.print(table)
+    if any("(" in cell for row in rows for cell in row[1:]):
+        console.print("in brackets: as many sectors would do")
     shared = launch.static_shared_bytes + launch.dynamic_shared_bytes
-    console.print(
-        f"shared memory: {shared} bytes a block, {launch.shared_wavefronts} wavefronts, "
-        f"{launch.ideal_shared_wavefronts} would do; a thread passes {launch.block_barriers:g} block barriers\n"
-    )
+    if shared:
+        console.print(f"shared memory: {shared:,} bytes a block, {launch.shared_wavefronts:,} wavefronts, "
+                      f"{launch.ideal_shared_wavefronts:,} would do", highlight=False)
+    console.print(f"block barriers that a thread passes: {launch.block_barriers:g}\n", highlight=False)
 
 
 def _numbers(traffic: Traffic) -> Iterable[str]:
-    values = (
-        traffic.loaded_bytes, traffic.unique_loaded_bytes, traffic.load_sectors, traffic.ideal_load_sectors,
-        traffic.stored_bytes, traffic.store_sectors, traffic.ideal_store_sectors, traffic.atomic_bytes,
-    )
-    return (f"{value:,}" if value else "" for value in values)
+    for value in (
+        f"{traffic.loaded_bytes:,}", f"{traffic.unique_loaded_bytes:,}",
+        _sectors(traffic.load_sectors, traffic.ideal_load_sectors), f"{traffic.stored_bytes:,}",
+        _sectors(traffic.store_sectors, traffic.ideal_store_sectors), f"{traffic.atomic_bytes:,}",
+    ):
+        yield "" if value == "0" else value
+
+
+def _sectors(count: int, ideal: int) -> str:
+    """The least that would do in brackets, where it is less."""
+    return f"{count:,}" if count == ideal else f"{count:,} ({ideal:,})"
 
 
 def _print_sites(console: Console, run: Run) -> None:

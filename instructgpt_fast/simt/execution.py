@@ -81,7 +81,7 @@ def executing(
         BackendError: when the emulator was not built. ValueError: for an option out of range.
         RuntimeError: inside another `executing`. SimtError: at the call of an op whose kernel breaks a rule.
     """
-    _check(schedule, copies, multiprocessors, mutation)
+    _check(schedule, seed, copies, multiprocessors, mutation)
     emulator = _library.emulator()
     if not _running.acquire(blocking=False):
         raise RuntimeError("simt.executing: another execution has not ended; there is one emulator in a process")
@@ -102,12 +102,14 @@ def executing(
         _running.release()
 
 
-def _check(schedule: str, copies: str, multiprocessors: int, mutation: Mutation | None) -> None:
+def _check(schedule: str, seed: int, copies: str, multiprocessors: int, mutation: Mutation | None) -> None:
     for name, value, served in (("schedule", schedule, SCHEDULES), ("copies", copies, COPIES)):
         if value not in served:
             raise ValueError(f"simt.executing: {name} must be one of {', '.join(served)}, got {value!r}")
-    if multiprocessors < 1:
-        raise ValueError(f"simt.executing: multiprocessors must be at least 1, got {multiprocessors}")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"simt.executing: seed must be in [0, 2^63), got {seed}")
+    if not 1 <= multiprocessors < 1 << 31:
+        raise ValueError(f"simt.executing: multiprocessors must be in [1, 2^31), got {multiprocessors}")
     if mutation is not None and mutation.kind not in MUTATIONS:
         raise ValueError(f"simt.executing: a mutation is one of {', '.join(MUTATIONS)}, got {mutation.kind!r}")
 

@@ -157,7 +157,8 @@ def test_one_execution_at_a_time() -> None:
 @pytest.mark.parametrize("options, rule", [
     ({"schedule": "sideways"}, "schedule must be one of forward, reverse, random, preempting, got 'sideways'"),
     ({"copies": "late"}, "copies must be one of lazy, eager, random, got 'late'"),
-    ({"multiprocessors": 0}, "multiprocessors must be at least 1, got 0"),
+    ({"seed": 1 << 63}, "seed must be in [0, 2^63), got 9223372036854775808"),
+    ({"multiprocessors": 0}, "multiprocessors must be in [1, 2^31), got 0"),
     ({"mutation": simt.Mutation("drop_everything", "a.cu:1")}, "a mutation is one of drop_barrier"),
 ])
 def test_options_out_of_range(options: dict[str, object], rule: str) -> None:

@@ -15,6 +15,7 @@ struct DeviceContext {
   int multiprocessors;  // of the current device
   uint32_t* arrivals;   // [kArrivalCounters] in global memory, zero; each launch leaves them zero for the next
   int64_t shared_bytes = 48 << 10;  // shared memory that one block may have at most, static and dynamic
+  int device = 0;                   // its number; the current one
 };
 
 // Element types that kernels read and write.

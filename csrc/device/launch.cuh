@@ -35,19 +35,17 @@ namespace igf::device {
 
 namespace detail {
 
-// Lets a kernel have `bytes` of dynamic shared memory on the current device. Asked for whatever the number is: without
-// asking, a kernel has 48 KiB less its static arrays. A limit is never lowered, or the launch that another host thread is
-// about to make would be refused.
-inline cudaError_t allow_shared_memory(const void* kernel, int64_t bytes) {
+// Lets a kernel have `bytes` of dynamic shared memory on `device`, the current one. Asked for whatever the number is:
+// without asking, a kernel has 48 KiB less its static arrays. A limit is never lowered, or the launch that another host
+// thread is about to make would be refused.
+inline cudaError_t allow_shared_memory(int device, const void* kernel, int64_t bytes) {
   static std::mutex mutex;
   static std::map<std::pair<int, const void*>, int64_t> allowed;  // by device and kernel
-  int device = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error != cudaSuccess) return error;
   const std::lock_guard<std::mutex> lock(mutex);
   int64_t& most = allowed[{device, kernel}];
   if (bytes <= most) return cudaSuccess;
-  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
   if (error == cudaSuccess) most = bytes;
   return error;
 }
@@ -74,7 +72,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
   constexpr int64_t kMostBlocks = 0x7fffffff;
   const bool fits = shape.blocks_x <= kMostBlocks && shape.blocks_y <= kMostBlocks;
   cudaError_t error = fits ? cudaSuccess : cudaErrorInvalidConfiguration;
-  if (error == cudaSuccess && shared > 0) error = detail::allow_shared_memory(entry, shared);
+  if (error == cudaSuccess && shared > 0) error = detail::allow_shared_memory(context.device, entry, shared);
   if (error == cudaSuccess) error = start(arguments...);
   if (error != cudaSuccess) {
     throw std::runtime_error(std::string(name) + ": the launch of " + std::to_string(shape.blocks_x) + " x " +

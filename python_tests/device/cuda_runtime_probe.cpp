@@ -20,11 +20,12 @@ struct Fill {
   size_t bytes = 0;
 };
 std::map<cudaStream_t, Fill> under_way;
-std::map<const void*, int> dynamic_limits;
+std::map<std::pair<int, const void*>, int> dynamic_limits;  // by device
 cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
 unsigned long long capture = 0;  // 0: no stream is captured
 cudaError_t left_behind = cudaSuccess;
 int asked = 0;  // for limits
+int current_device = 0;
 int seen_number = 0;
 float* seen_pointer = nullptr;
 
@@ -69,20 +70,23 @@ cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t, cudaStreamCaptureStatus* status, unsigned long long* id,
-                                     cudaGraph_t*, const cudaGraphNode_t**, const cudaGraphEdgeData**, size_t*) {
+                                     cudaGraph_t*, const cudaGraphNode_t**,
+#if CUDART_VERSION >= 13000
+                                     const cudaGraphEdgeData**,
+#endif
+                                     size_t*) {
   *status = capture == 0 ? cudaStreamCaptureStatusNone : cudaStreamCaptureStatusActive;
   if (capture != 0) *id = capture;
   return cudaSuccess;
 }
-cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaFuncSetAttribute(const void* entry, cudaFuncAttribute, int bytes) {
   ++asked;
   if (bytes > kMost - kStaticBytes) return told(cudaErrorInvalidValue);
-  dynamic_limits[entry] = bytes;
+  dynamic_limits[{current_device, entry}] = bytes;
   return cudaSuccess;
 }
 cudaError_t cudaLaunchKernel(const void* entry, dim3, dim3, void** arguments, size_t shared, cudaStream_t) {
-  const auto limit = dynamic_limits.find(entry);
+  const auto limit = dynamic_limits.find({current_device, entry});
   const int most = limit == dynamic_limits.end() ? kUnasked - kStaticBytes : limit->second;
   if (static_cast<int>(shared) > most) return told(cudaErrorInvalidValue);
   seen_number = *static_cast<int*>(arguments[0]);
@@ -96,7 +100,8 @@ cudaError_t cudaGetLastError() {
 }
 const char* cudaGetErrorString(cudaError_t) { return "refused by the probe"; }
 
-// What the test says: a capture begins (0: ends); the counters of a stream, null for an error; a launch.
+// What the test says: a capture begins (0: ends); the counters of a stream, null for an error; a launch on
+// a device.
 void begin_capture(unsigned long long id) { capture = id; }
 bool mode_is_as_before() { return thread_mode == cudaStreamCaptureModeGlobal; }
 unsigned* arrivals(int device, size_t stream) {
@@ -106,11 +111,12 @@ unsigned* arrivals(int device, size_t stream) {
     return nullptr;
   }
 }
-bool launches(bool other, long shared_bytes, int number) {
+bool launches(int device, bool other, long shared_bytes, int number) {
+  current_device = device;
   float place = 0.0f;
   try {
     igf::device::launch("probe", other ? &other_kernel : &kernel, {1, 1, 32, 1, shared_bytes},
-                        igf::DeviceContext{nullptr, 1, nullptr}, number, &place);
+                        igf::DeviceContext{nullptr, 1, nullptr, kMost, device}, number, &place);
   } catch (const std::runtime_error&) {
     return false;
   }

@@ -39,7 +39,7 @@ def probe(library: Path, tmp_path: Path) -> ctypes.CDLL:
     loaded.arrivals.restype = ctypes.POINTER(ctypes.c_uint32)
     loaded.arrivals.argtypes = (ctypes.c_int, ctypes.c_size_t)
     loaded.begin_capture.argtypes = (ctypes.c_ulonglong,)
-    loaded.launches.argtypes = (ctypes.c_bool, ctypes.c_long, ctypes.c_int)
+    loaded.launches.argtypes = (ctypes.c_int, ctypes.c_bool, ctypes.c_long, ctypes.c_int)
     loaded.launches.restype = loaded.mode_is_as_before.restype = ctypes.c_bool
     return loaded
 
@@ -93,19 +93,26 @@ def test_the_first_counters_may_be_asked_for_during_a_capture(probe: ctypes.CDLL
 @pytest.mark.parametrize("shared", [0, 1 << 10, UNASKED - ALIGNMENT - STATIC_BYTES, UNASKED - ALIGNMENT, 200 << 10])
 def test_shared_memory_is_asked_for(probe: ctypes.CDLL, shared: int) -> None:
     """Also where only static arrays take a launch past what a kernel has without asking."""
-    assert probe.launches(False, shared, 12345)
+    assert probe.launches(0, False, shared, 12345)
 
 
 def test_a_limit_is_never_lowered(probe: ctypes.CDLL) -> None:
     """Or a smaller launch of another host thread would refuse the larger one that is about to be made."""
-    assert probe.launches(False, 100 << 10, 1)
-    assert probe.launches(False, 60 << 10, 2)
+    assert probe.launches(0, False, 100 << 10, 1)
+    assert probe.launches(0, False, 60 << 10, 2)
     assert probe.times_asked() == 1
-    assert probe.launches(True, 60 << 10, 3)
+    assert probe.launches(0, True, 60 << 10, 3)
+    assert probe.times_asked() == 2
+
+
+def test_each_device_has_limits_of_its_own(probe: ctypes.CDLL) -> None:
+    assert probe.launches(0, False, 100 << 10, 1)
+    assert probe.launches(1, False, 100 << 10, 2)
+    assert probe.launches(0, False, 60 << 10, 3)
     assert probe.times_asked() == 2
 
 
 def test_a_refused_launch_does_not_spoil_the_next(probe: ctypes.CDLL) -> None:
     """The runtime still holds the error, which a launch must not take for its own."""
-    assert not probe.launches(False, 227 << 10, 1)
-    assert probe.launches(False, 1 << 10, 2)
+    assert not probe.launches(0, False, 227 << 10, 1)
+    assert probe.launches(0, False, 1 << 10, 2)

@@ -44,7 +44,7 @@ DeviceContext device_context(const Tensor& tensor) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const Facts facts = facts_of(device);
-  return {stream, facts.multiprocessors, arrivals_of(device, stream), facts.shared_bytes};
+  return {stream, facts.multiprocessors, arrivals_of(device, stream), facts.shared_bytes, device};
 }
 
 }  // namespace igf

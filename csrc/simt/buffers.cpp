@@ -78,7 +78,9 @@ std::string Buffers::nearest(uintptr_t address) const {
   const std::string described = best->name + " [" + std::to_string(best->bytes() / best->item_bytes) + " x " +
                                 std::to_string(best->item_bytes) + " bytes]";
   if (address < best->begin) return std::to_string(distance) + " bytes before the first of " + described;
-  return std::to_string(distance) + " bytes after the last of " + described;
+  const uintptr_t element = (address - best->begin) / best->item_bytes;
+  return "element " + std::to_string(element) + ", " + std::to_string(distance - 1) +
+         " bytes past the end, after the last of " + described;
 }
 
 Buffers& buffers() {

@@ -125,7 +125,8 @@ struct Race {
   fault.steps.push_back({name_of(speaker()) + verb(kind == Touch::kWrite, kind == Touch::kAtomic), where});
   fault.advice = across ? "nothing orders the two: blocks need device_fence and an atomic on both sides"
                  : other.warp == speaker().warp
-                     ? "nothing orders the two: lanes need a warp_barrier between them (shuffles do not order memory)"
+                     ? "nothing orders the two: lanes need a warp_barrier between them (shuffles do not order memory), "
+                       "or a block_barrier where other warps touch it too"
                      : "nothing orders the two: a block_barrier is missing between them";
   fail(std::move(fault));
 }

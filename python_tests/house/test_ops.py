@@ -17,7 +17,9 @@ OPS = (
 )
 # Their CUDA kernels are still to be written; everything else has one, and the emulator runs it.
 WITHOUT_KERNELS = ("attention", "attention_decode")
-RAW_DEVICE_WORDS = re.compile(r"\basm\b|__shared__|<<<")
+RAW_DEVICE_WORDS = re.compile(
+    r"\basm\b|__(shared|global|device|launch_bounds)__|<<<|\b(thread|block|grid)(Idx|Dim)\b"
+    r"|__(sync|shfl|ballot|threadfence)|#include <cuda")
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -56,7 +58,7 @@ def test_the_emulator_has_every_operator_that_the_kernels_serve() -> None:
 
 
 def test_kernels_know_no_torch_and_no_raw_device_words() -> None:
-    for path in files_with(".cu", under=ROOT / "csrc"):
+    for path in [*files_with(".cu", under=ROOT / "csrc"), *files_with(".cuh", under=ROOT / "csrc" / "ops")]:
         text = path.read_text(encoding="utf-8")
         assert "torch" not in "".join(re.findall(r"#include.*", text)), f"{path} includes torch"
         assert not RAW_DEVICE_WORDS.search(text), f"{path}: device words belong in csrc/device"

@@ -102,7 +102,7 @@ def test_bounds_are_exact(library: ctypes.CDLL) -> None:
     assert library.find(999) == library.find(1100) == library.find(1999) == library.find(2010) == b""
     assert library.find(1000) == library.find(1099) == b"x 1000 1100 4 read-only"
     assert library.find(2009) == b"unnamed 0 2000 2010 2 mutable"
-    assert library.nearest(1107) == b"8 bytes after the last of x [25 x 4 bytes]"
+    assert library.nearest(1107) == b"element 26, 7 bytes past the end, after the last of x [25 x 4 bytes]"
     assert library.nearest(1998) == b"2 bytes before the first of unnamed 0 [5 x 2 bytes]"
     library.clear()
     assert library.find(1000) == b""

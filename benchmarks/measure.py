@@ -285,5 +285,8 @@ def _processor() -> str:
 def _commit() -> str | None:
     here = Path(__file__).resolve().parent
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    found = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return None
     return found.stdout.strip() or None

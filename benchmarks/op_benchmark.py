@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,10 +63,12 @@ def parse(op: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice by default")
     parser.add_argument("--seed", type=int, help="of the inputs that are checked; on a GPU another one each time")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None,
-                        help="torch.compile of the first rival as one more rival; on a GPU by default")
+                        help="torch.compile of the first rival as one more rival; on a GPU by default. "
+                        "--no-compile also leaves out the cases' own compiled rivals, which take minutes to compile")
     parser.add_argument("--only", default="", help="run the cases whose name contains this; writes no results")
     options = parser.parse_args(arguments)
     on_gpu = options.device == "cuda"
+    options.own_compiled = options.compile is not False
     options.compile = on_gpu if options.compile is None else options.compile
     if options.seed is None:
         options.seed = time.time_ns() % 2**31 if on_gpu else 1234
@@ -84,20 +87,29 @@ def run(op: str, cases: Callable[[str], Sequence[Case]], arguments: Sequence[str
     print(f"{op} on {options.device}: " + ", ".join(f"{name} {value:.0f}" for name, value in best.items()))
     rows: list[dict[str, Any]] = []
     left_out = []
-    for case in cases(options.device):
-        if options.only not in case.name:
-            continue
+    pending = [case for case in cases(options.device) if options.only in case.name]
+    while pending:
+        case = pending.pop(0)  # nobody holds it any longer than its turn: some keep gigabytes of inputs
         if options.budget is not None and time.perf_counter() - started > options.budget:
             left_out.append(case.name)
             continue
         check(case, options.seed)
         rows.append(measured(case, options, best))
         print_row(rows[-1], header=len(rows) == 1)
+        if pending and not options.only:
+            # What is stopped has not run for nothing.
+            _write(op, options, best, rows, [*left_out, *(later.name for later in pending)])
     if left_out:
         print(f"not measured, because {options.budget:g} s were over: {', '.join(left_out)}")
     if not options.only:
-        results = {"ceilings": best, "check_seed": options.seed, "rows": rows, "left_out": left_out}
-        print(f"written to {write_results(op, options.device, results)}")
+        print(f"written to {_write(op, options, best, rows, left_out)}")
+
+
+def _write(
+    op: str, options: argparse.Namespace, best: Mapping[str, float], rows: list[dict[str, Any]], left_out: list[str]
+) -> Path:
+    results = {"ceilings": best, "check_seed": options.seed, "rows": rows, "left_out": left_out}
+    return write_results(op, options.device, results)
 
 
 def check(case: Case, seed: int = 1234) -> None:
@@ -113,7 +125,7 @@ def check(case: Case, seed: int = 1234) -> None:
     results = zip(ours, case.oracle(_in_float64(draw(seed))), yardstick(draw(seed)), strict=True)
     for i, (actual, oracle, plain) in enumerate(results):
         name = f"{case.name}: result {i} (seed {seed})"
-        compare(actual.cpu(), oracle.cpu(), plain.cpu(), name=name, **case.looser)
+        compare(actual, oracle.to(actual.device), plain.to(actual.device), name=name, **case.looser)
 
 
 @contextlib.contextmanager
@@ -137,6 +149,8 @@ def measured(case: Case, options: argparse.Namespace, best: Mapping[str, float])
     inputs = rotated(case.draw, options.device)
     name, plain = next(iter(case.rivals.items()))
     others = {other: rival for other, rival in case.rivals.items() if other != name}
+    if not options.own_compiled:
+        others = {other: rival for other, rival in others.items() if "compile" not in other}
     if options.compile:
         others[f"{name}, compiled"] = torch.compile(plain)
     rivals = {name: plain, **usable(case, others, inputs[0])}

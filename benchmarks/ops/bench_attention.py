@@ -21,9 +21,9 @@ def draw(rows: tuple[int, ...], heads: int, width: int, dtype: torch.dtype, devi
     """q, k, v as the three parts of one projection, as a model has them, and a gradient for the output."""
 
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
-        fused = torch.randn(*rows, 3, heads, width, generator=generator).to(device, dtype)
-        gradient = torch.randn(*rows, heads, width, generator=generator).to(device, dtype)
+        generator = torch.Generator(device).manual_seed(seed)
+        fused = torch.randn(*rows, 3, heads, width, generator=generator, device=device).to(dtype)
+        gradient = torch.randn(*rows, heads, width, generator=generator, device=device).to(dtype)
         moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in extra.items()}
         return {"fused": fused, "gradient": gradient, **moved}
 
@@ -52,8 +52,9 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, cu_seqle
         ])
     mask = None
     if window is not None:
-        distance = torch.arange(q.shape[1])[:, None] - torch.arange(q.shape[1])
-        mask = ((distance >= 0) & (distance < window)).to(q.device)
+        place = torch.arange(q.shape[1], device=q.device)
+        distance = place[:, None] - place
+        mask = (distance >= 0) & (distance < window)
     heads_first = (t.transpose(1, 2) for t in (q, k, v))
     return F.scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
 
@@ -61,7 +62,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, cu_seqle
 def padded_sdpa(q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens: Tensor) -> Tensor:
     """What people do without packing: pad on the right, run one dense batch, take the rows back out."""
     lengths = cu_seqlens.diff().long()
-    place = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    place = torch.arange(int(lengths.max()), device=q.device) < lengths[:, None]
     dense = []
     for t in (q, k, v):
         buffer = t.new_zeros(*place.shape, *t.shape[1:])

@@ -17,9 +17,11 @@ def draw(rows: int, width: int, dtype: torch.dtype, device: str, approximate: st
     """x and bias, and a gradient for the output."""
 
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         shapes = {"x": (rows, width), "bias": (width,), "gradient": (rows, width)}
-        drawn = {name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in shapes.items()}
+        drawn = {
+            name: torch.randn(shape, generator=generator, device=device).to(dtype) for name, shape in shapes.items()
+        }
         return {**drawn, "approximate": approximate, "grad": grad}
 
     return inputs

@@ -17,16 +17,18 @@ def draw(batch: int, length: int, vocab: int, width: int, dtype: torch.dtype, de
     """Ids and tables; skewed: a few tokens take most places, as in text (and as padding does)."""
 
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
-        tokens = torch.randint(vocab, (batch, length), generator=generator)
+        generator = torch.Generator(device).manual_seed(seed)
+        tokens = torch.randint(vocab, (batch, length), generator=generator, device=device)
         if skewed:
-            share = torch.rand(batch, length, generator=generator)
+            share = torch.rand(batch, length, generator=generator, device=device)
             tokens = torch.where(share < 0.6, tokens % 20, tokens)
         tables = {"token_weight": (vocab, width), "position_weight": (length, width)}
-        drawn = {name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in tables.items()}
-        gradient = torch.randn(batch, length, width, generator=generator).to(device, dtype)
-        positions = torch.arange(length).expand(batch, length)
-        return {"tokens": tokens.to(device), "position_ids": positions.to(device), **drawn, "gradient": gradient}
+        drawn = {
+            name: torch.randn(shape, generator=generator, device=device).to(dtype) for name, shape in tables.items()
+        }
+        gradient = torch.randn(batch, length, width, generator=generator, device=device).to(dtype)
+        positions = torch.arange(length, device=device).expand(batch, length)
+        return {"tokens": tokens, "position_ids": positions, **drawn, "gradient": gradient}
 
     return inputs
 

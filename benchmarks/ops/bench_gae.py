@@ -19,11 +19,12 @@ BYTES_PER_TOKEN = 17  # reads rewards, values, mask; writes advantages, returns
 
 def draw(rows: int, columns: int, device: str) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
-        rewards, values = (torch.randn(rows, columns, generator=generator) for _ in range(2))
+        generator = torch.Generator(device).manual_seed(seed)
+        rewards, values = (torch.randn(rows, columns, generator=generator, device=device) for _ in range(2))
         # Responses of different lengths, padded on the right.
-        loss_mask = torch.arange(columns) < torch.randint(columns // 2, columns + 1, (rows, 1), generator=generator)
-        return {"rewards": rewards.to(device), "values": values.to(device), "loss_mask": loss_mask.to(device)}
+        lengths = torch.randint(columns // 2, columns + 1, (rows, 1), generator=generator, device=device)
+        loss_mask = torch.arange(columns, device=device) < lengths
+        return {"rewards": rewards, "values": values, "loss_mask": loss_mask}
 
     return inputs
 

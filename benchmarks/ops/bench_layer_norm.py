@@ -14,9 +14,11 @@ from instructgpt_fast import ops
 
 def draw(rows: int, width: int, dtype: torch.dtype, device: str, *, grad: bool) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         shapes = {"x": (rows, width), "residual": (rows, width), "weight": (width,), "bias": (width,)}
-        drawn = {name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in shapes.items()}
+        drawn = {
+            name: torch.randn(shape, generator=generator, device=device).to(dtype) for name, shape in shapes.items()
+        }
         return {**drawn, "grad": grad}
 
     return inputs
@@ -49,9 +51,11 @@ def draw_backward(rows: int, width: int, dtype: torch.dtype, device: str) -> Cal
     """What the gradient is made of: both gradients that arrive, the sum, its statistics, the weight."""
 
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         shapes = {"dy": (rows, width), "dsummed": (rows, width), "summed": (rows, width), "weight": (width,)}
-        drawn = {name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in shapes.items()}
+        drawn = {
+            name: torch.randn(shape, generator=generator, device=device).to(dtype) for name, shape in shapes.items()
+        }
         rest = drawn["summed"].float()
         rstd = torch.rsqrt(rest.var(-1, correction=0) + 1e-5)
         return {**drawn, "mean": rest.mean(-1), "rstd": rstd}

@@ -20,15 +20,15 @@ def draw(
     count: int, width: int, vocabulary: int, dtype: torch.dtype, device: str, *, masked: bool, grad: bool
 ) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
-        hidden = torch.randn(count, width, generator=generator).to(device, dtype)
-        weight = (torch.randn(vocabulary, width, generator=generator) / width**0.5).to(device, dtype)
-        mask = torch.rand(count, generator=generator) < COUNTED
+        generator = torch.Generator(device).manual_seed(seed)
+        hidden = torch.randn(count, width, generator=generator, device=device).to(dtype)
+        weight = (torch.randn(vocabulary, width, generator=generator, device=device) / width**0.5).to(dtype)
+        mask = torch.rand(count, generator=generator, device=device) < COUNTED
         return {
             "hidden": hidden,
             "weight": weight,
-            "targets": torch.randint(0, vocabulary, (count,), generator=generator).to(device),
-            "loss_mask": mask.to(device) if masked else None,
+            "targets": torch.randint(0, vocabulary, (count,), generator=generator, device=device),
+            "loss_mask": mask if masked else None,
             "grad": grad,
         }
 

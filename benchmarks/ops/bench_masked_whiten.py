@@ -14,11 +14,12 @@ BYTES_PER_ELEMENT = 9  # reads x and the mask, writes y
 
 def draw(rows: int, columns: int, device: str) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(rows, columns, generator=generator)
+        generator = torch.Generator(device).manual_seed(seed)
+        x = torch.randn(rows, columns, generator=generator, device=device)
         # Responses of different lengths, padded on the right.
-        loss_mask = torch.arange(columns) < torch.randint(columns // 2, columns + 1, (rows, 1), generator=generator)
-        return {"x": x.to(device), "loss_mask": loss_mask.to(device)}
+        lengths = torch.randint(columns // 2, columns + 1, (rows, 1), generator=generator, device=device)
+        loss_mask = torch.arange(columns, device=device) < lengths
+        return {"x": x, "loss_mask": loss_mask}
 
     return inputs
 

@@ -16,22 +16,22 @@ DIFFERENTIABLE = ("logprobs", "values")
 
 def draw(rows: int, columns: int, device: str, *, extras: bool) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
 
         def new(scale: float = 1.0) -> torch.Tensor:
-            return torch.randn(rows, columns, generator=generator).mul_(scale)
+            return torch.randn(rows, columns, generator=generator, device=device).mul_(scale)
 
         old, old_values = new() - 3, new()
         # Responses of different lengths, padded on the right.
-        lengths = torch.randint(columns // 2, columns + 1, (rows, 1), generator=generator)
+        lengths = torch.randint(columns // 2, columns + 1, (rows, 1), generator=generator, device=device)
         drawn = {
             "logprobs": old + new(0.2), "old_logprobs": old, "advantages": new(), "values": old_values + new(0.2),
             "old_values": old_values, "returns": old_values + new(),
-            "loss_mask": torch.arange(columns) < lengths,
+            "loss_mask": torch.arange(columns, device=device) < lengths,
         }  # fmt: skip
         if extras:
             drawn |= {"entropy": new().abs(), "ref_logprobs": old + new(0.2)}
-        return {name: tensor.to(device) for name, tensor in drawn.items()}
+        return drawn
 
     return inputs
 

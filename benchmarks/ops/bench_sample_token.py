@@ -28,13 +28,12 @@ def draw(
     rows: int, vocab: int, scale: float, device: str, dtype: torch.dtype = torch.float32
 ) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
-        drawn = {
-            "logits": torch.randn(rows, vocab, generator=generator).mul_(scale).to(dtype),
-            "seeds": torch.randint(0, 2**62, (rows,), generator=generator),
-            "positions": torch.randint(0, 2048, (rows,), generator=generator),
+        generator = torch.Generator(device).manual_seed(seed)
+        return {
+            "logits": torch.randn(rows, vocab, generator=generator, device=device).mul_(scale).to(dtype),
+            "seeds": torch.randint(0, 2**62, (rows,), generator=generator, device=device),
+            "positions": torch.randint(0, 2048, (rows,), generator=generator, device=device),
         }
-        return {name: tensor.to(device) for name, tensor in drawn.items()}
 
     return inputs
 

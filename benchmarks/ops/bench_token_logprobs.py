@@ -19,11 +19,11 @@ def draw(
     count: int, width: int, vocabulary: int, dtype: torch.dtype, device: str, *, grad: bool
 ) -> Callable[[int], Inputs]:
     def inputs(seed: int) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         return {
-            "hidden": torch.randn(count, width, generator=generator).to(device, dtype),
-            "weight": (torch.randn(vocabulary, width, generator=generator) / width**0.5).to(device, dtype),
-            "tokens": torch.randint(0, vocabulary, (count,), generator=generator).to(device),
+            "hidden": torch.randn(count, width, generator=generator, device=device).to(dtype),
+            "weight": (torch.randn(vocabulary, width, generator=generator, device=device) / width**0.5).to(dtype),
+            "tokens": torch.randint(0, vocabulary, (count,), generator=generator, device=device),
             "grad": grad,
         }
 

@@ -99,10 +99,11 @@ def attention_oracle(
         ]
     outs = []
     for start, (queries, keys, values) in zip(starts, parts, strict=True):
-        probabilities = _softmax(queries, keys, visible_keys(len(queries), len(keys), causal, window), scale)
+        probabilities = _softmax(queries, keys, visible_keys(len(queries), len(keys), causal, window, q.device), scale)
         if dropout_p > 0:
             assert dropout_seed is not None, "attention_oracle: dropout needs dropout_seed"
-            keep = dropout_mask(dropout_seed, dropout_p, start, queries.shape[:2], len(keys))
+            seed = torch.as_tensor(dropout_seed, device=q.device)
+            keep = dropout_mask(seed, dropout_p, start, queries.shape[:2], len(keys))
             probabilities = probabilities * keep / (1 - dropout_p)
         group = queries.shape[1] // values.shape[1]
         outs.append(torch.einsum("ihj,jhd->ihd", probabilities, values.repeat_interleave(group, 1)))

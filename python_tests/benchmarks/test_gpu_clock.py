@@ -41,6 +41,7 @@ class FakeGpu:
         self.capturing: FakeGraph | None = None
         self.graphs: list[FakeGraph] = []
         self.Event, self.CUDAGraph = self.new_event, self.new_graph
+        self.streams = [self.Stream()]  # the last one is current
 
     def launch(self, milliseconds: float) -> None:
         if self.capturing is not None:
@@ -67,6 +68,7 @@ class FakeGpu:
 
     @contextlib.contextmanager
     def graph(self, graph: FakeGraph) -> Iterator[None]:
+        self.streams.append(self.Stream())
         if not self.captures:
             raise RuntimeError("operation not permitted\nwhen stream is capturing")
         self.capturing = graph
@@ -74,12 +76,16 @@ class FakeGpu:
             yield
         finally:
             self.capturing = None
+            self.streams.pop()
 
     class Stream:
         def wait_stream(self, other: Any) -> None: ...
 
     def current_stream(self) -> Stream:
-        return self.Stream()
+        return self.streams[-1]
+
+    def set_stream(self, stream: Stream) -> None:
+        self.streams.append(stream)
 
     @contextlib.contextmanager
     def stream(self, stream: Stream) -> Iterator[None]:
@@ -119,7 +125,9 @@ def test_a_capture_that_fails_is_said(capsys: pytest.CaptureFixture[str]) -> Non
     """On the screen and in what is written; the time is then taken by events."""
     gpu, seen = FakeGpu(captures=False), list[int]()
     clock = GpuClock(gpu)
+    stream = gpu.current_stream()
     timings = measure.interleaved({"ours": contender(gpu, seen, 0.01)}, [0, 1], "cuda", rounds=6, clock=clock)
+    assert gpu.current_stream() is stream  # not the one of the capture, which torch leaves current
     assert "WARNING: ours: no CUDA graph" in capsys.readouterr().err
     written = timings["ours"].as_dict()
     assert written["timed"] == ("events, not a graph: RuntimeError: operation not permitted when stream is capturing")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +113,45 @@ def test_a_rival_that_does_not_run_is_left_out_with_a_warning(
         (row,) = json.loads((tmp_path / "cpu" / "doubling.json").read_text(encoding="utf-8"))["rows"]
         assert row["speedup"].keys() == expected
     assert "doubling: plain, compiled is left out: RuntimeError: no compiler here" in capsys.readouterr().err
+
+
+def test_compiled_rivals_of_a_case_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are compiled for longer than a short run has; by default they stay."""
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr("benchmarks.op_benchmark.ceilings", lambda device: {"copy_gb_s": 10.0, "float32_gflop_s": 1.0})
+    plain = doubling(2.0).rivals["plain"]
+    case = replace(doubling(2.0), rivals={"plain": plain, "torch.compile": plain, "compiled twice": plain})
+    for arguments, expected in (["--no-compile"], {"plain"}), ([], case.rivals.keys()):
+        run("doubling", lambda device: [case], [*arguments, "--rounds", "5"])
+        (row,) = json.loads((tmp_path / "cpu" / "doubling.json").read_text(encoding="utf-8"))["rows"]
+        assert row["speedup"].keys() == expected
+
+
+def test_a_run_that_is_stopped_leaves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And names the rest; a case is let go of before the next begins."""
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr("benchmarks.op_benchmark.ceilings", lambda device: {"copy_gb_s": 10.0, "float32_gflop_s": 1.0})
+    held: list[weakref.ref[Case]] = []
+
+    def stop(seed: int) -> Inputs:
+        gc.collect()
+        assert held[0]() is None, "the first case is still held"
+        raise KeyboardInterrupt
+
+    def cases(device: str) -> Sequence[Case]:
+        first = doubling(2.0)
+        held.append(weakref.ref(first))
+        return [first, replace(doubling(2.0), name="stopped", draw=stop), replace(doubling(2.0), name="later")]
+
+    with pytest.raises(KeyboardInterrupt):
+        run("doubling", cases, ["--rounds", "5"])
+    written = json.loads((tmp_path / "cpu" / "doubling.json").read_text(encoding="utf-8"))
+    assert [row["case"] for row in written["rows"]] == ["doubling"] and written["left_out"] == ["stopped", "later"]
+
+
+def test_a_machine_without_git_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert measure.device_description()["commit"] is None
 
 
 def test_a_gpu_compiles_rivals_and_draws_other_numbers_each_time() -> None:

@@ -16,7 +16,6 @@ from instructgpt_fast.ops._attention_by_torch import attention_by_torch, attenti
 from instructgpt_fast.ops.attention import attention
 from instructgpt_fast.ops.attention_decode import execution
 from python_tests.accuracy import same_bits
-from python_tests.model.reference import SMALL, pack, random_gpt
 from python_tests.ops import test_attention, test_attention_decode
 from python_tests.ops.suite import Case, New
 
@@ -142,6 +141,9 @@ def test_nothing_is_said_while_compiling(monkeypatch: pytest.MonkeyPatch, recwar
 
 def test_a_model_trains_and_decodes_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loss, gradients, prefill and decode of a small model with bands agree with those of the native attention."""
+    # Here, because it needs transformers, and `make gpu` imports this file.
+    from python_tests.model.reference import SMALL, pack, random_gpt
+
     model = random_gpt(dataclasses.replace(SMALL, band_width=4))
     prompts = [torch.arange(n) % SMALL.vocab_size for n in (5, 9)]
     tokens, cu_seqlens = pack(prompts)

@@ -235,7 +235,7 @@ def _fake_forward(
     vf_coef: float, entropy_coef: float, kl_loss_coef: float, denominator: float, with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, columns = logprobs.shape
-    grads = [logprobs.new_empty((rows * with_gradient, columns)) for _ in range(2)]
+    grads = [logprobs.new_empty((rows if with_gradient else 0, columns)) for _ in range(2)]
     return logprobs.new_empty(()), logprobs.new_empty(len(STATS)), grads[0], grads[1]
 
 

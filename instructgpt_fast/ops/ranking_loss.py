@@ -115,4 +115,5 @@ def _fake_forward(
     scores: Tensor, ranks: Tensor, group_offsets: Tensor, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     counts = (ranks.new_empty(()), ranks.new_empty(()))
-    return (scores.new_empty(()), *counts, scores.new_empty(()), scores.new_empty(scores.shape[0] * with_gradient))
+    gradients = scores.shape[0] if with_gradient else 0  # a product with a bool is no size in torch 2.11
+    return (scores.new_empty(()), *counts, scores.new_empty(()), scores.new_empty(gradients))

@@ -47,6 +47,9 @@ class TestLayerNorm(OpSuite):
         Case("one row of one dimension", rows(96)),
         Case("far from zero", rows(4, 128, shift=8.0)),
         Case("other eps", rows(4, 32, scale=0.01), {"eps": 1e-3}),
+        # f32 forward and backward, then f32 backward: static and dynamic shared memory pass 48 KiB only together.
+        Case("shared memory of 48 KiB", rows(2, 6000)),
+        Case("shared memory of 48 KiB, backward", rows(2, 4000)),
         Case("empty", rows(0, 48)),
         Case("empty with residual", rows(0, 48, residual=True)),
     )

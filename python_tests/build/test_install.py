@@ -23,7 +23,7 @@ from python_tests.build import ROOT
 # No optimisation, one CPU level instead of three, no CUDA: a third of the compile time. Nothing may be downloaded.
 QUICK = {
     "INSTRUCTGPT_FAST_CUDA": "OFF", "CXXFLAGS": "-DIGF_NO_CLONES -O0", "PIP_NO_INDEX": "1",
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1", "INSTRUCTGPT_FAST_SIMT": "",  # as when nobody chose; `make` chooses ON
 }
 # From a folder without the checkout: what is imported is what was installed.
 PROGRAM = """
@@ -85,13 +85,20 @@ def test_the_sdist_is_whole_and_clean(sdist: Path) -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     wanted = {name for name in tracked.splitlines() if name.startswith(("csrc/", "buildtools/", "instructgpt_fast/"))}
     wanted |= {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE"}
+    assert {"csrc/simt/CMakeLists.txt", "csrc/simt/launch.cpp", "csrc/microkernels/lanes_cuda.cu"} <= wanted
     assert not {name for name in wanted if (ROOT / name).is_file()} - names
     assert not {name for name in names if name.endswith((".so", ".pyc", "_build_info.json"))}
 
 
 @needs_pip
 def test_isolated_install_without_an_index(unpacked: Path, tmp_path: Path) -> None:
-    """`pip install .` finds torch, pybind11, cmake and ninja in the environment it installs for."""
+    """`pip install .` finds torch, pybind11, cmake and ninja in the environment it installs for.
+
+    The emulator is for tests: it is not built, and one that a developer's build left in the source is not taken along.
+    """
+    left_behind = unpacked / "instructgpt_fast/lib/libigf_simt.so"
+    left_behind.parent.mkdir(exist_ok=True)
+    left_behind.touch()
     target = tmp_path / "target"
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--target", target, unpacked, cwd=tmp_path)
     output = run(sys.executable, "-c", PROGRAM, cwd=tmp_path, env={"PYTHONPATH": str(target)})
@@ -99,6 +106,7 @@ def test_isolated_install_without_an_index(unpacked: Path, tmp_path: Path) -> No
     assert report["from"].startswith(str(target))
     assert report["wrong"] == []
     assert report["cuda"] == "INSTRUCTGPT_FAST_CUDA=OFF"
+    assert [path.name for path in (target / "instructgpt_fast/lib").iterdir()] == ["libigf_cpu.so"]
     assert report["y"] == [[pytest.approx(-1, abs=1e-5), pytest.approx(1, abs=1e-5)]]  # off by eps / 2
     assets = target / "instructgpt_fast/quickstart/assets"
     in_checkout = {path.name for path in (ROOT / "instructgpt_fast/quickstart/assets").iterdir()}

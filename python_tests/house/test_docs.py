@@ -45,8 +45,9 @@ def test_the_kernel_of_the_guide_compiles(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for text in re.findall(r"```cpp\n(.*?)```", guide, re.DOTALL):
         (folder / text.partition("\n")[0].removeprefix("// ")).write_text(text, encoding="utf-8")
-    command = ["g++", "-std=c++20", "-fsyntax-only", "-DIGF_SIMT", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-               f"-I{ROOT / 'csrc'}", f"-I{tmp_path}", "-x", "c++", str(folder / "scale_cuda.cu")]
+    command = ["g++", "-std=c++20", "-fsyntax-only", "-DIGF_SIMT", "-Wall", "-Wextra", "-Werror",
+               "-Wno-unknown-pragmas", f"-I{ROOT / 'csrc'}", f"-I{tmp_path}",
+               "-x", "c++", str(folder / "scale_cuda.cu")]
     compiled = subprocess.run(command, capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEES_GPU = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)"
 TESTS_SHARE = 0.4  # of the time that is left after the build, at most
 LEAST_SECONDS = 6.0  # of a benchmark: starting Python, the ceilings, one case
+DOCUMENT_SECONDS = 5.0  # kept for the last part
 
 Run = Callable[[Sequence[str], Mapping[str, str], float], int]
 """Runs a command with more environment and a limit in seconds; returns its exit status, 124 at the limit."""
@@ -118,15 +119,16 @@ def everything(
     part("kernels' tests", pytest, left() - tests_until)
     part("micro-kernels", [python, "-m", "benchmarks.microkernels", "--device", "cuda"], min(60.0, left()))
     for place, op in enumerate(ops):
-        share = left() / (len(ops) - place)
+        rest = left() - DOCUMENT_SECONDS
+        share = rest / (len(ops) - place)
         # Every process starts Python and measures the ceilings; what is left goes to the cases, none of which may
         # take more than a third of it.
         budget = max(0.0, share - LEAST_SECONDS)
         part(f"benchmark of {op}",
              [python, "benchmarks/run.py", op, "--device", "cuda", "--no-compile", "--budget", f"{budget:.1f}",
               "--seconds", f"{max(0.2, budget / 3):.1f}"],
-             min(left(), 2 * share + LEAST_SECONDS))
-    part("docs/measured.md", [python, "tools/write_measured.py"], 30.0)
+             min(rest, 2 * share + LEAST_SECONDS))
+    part("docs/measured.md", [python, "tools/write_measured.py"], max(DOCUMENT_SECONDS, left()))
     return outcomes
 
 
@@ -139,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", help="benchmark this op alone")
     parser.add_argument("--python", help="the Python whose torch sees the GPU")
     options = parser.parse_args(arguments)
+    until = time.monotonic() + 60 * options.minutes
     name = gpu_name()
     if name is None:
         print("make gpu: this machine has no NVIDIA GPU (nvidia-smi is missing or names none), so nothing was run; the "
@@ -149,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = benchmarks()
     if options.only and options.only not in known:
         parser.error(f"--only: {options.only} has no benchmark; there are {', '.join(known)}")
-    outcomes = everything(python, [options.only] if options.only else known, 60 * options.minutes,
+    outcomes = everything(python, [options.only] if options.only else known, until - time.monotonic(),
                           build=not options.no_build, run=execute, clock=time.monotonic)
     print("\n" + "\n".join(map(str, outcomes)))
     return 0 if all(outcome.status == 0 for outcome in outcomes) else 1

@@ -49,7 +49,7 @@ def test_all_parts_in_order_and_within_the_time(tool: ModuleType) -> None:
     assert [outcome.part for outcome in outcomes] == [
         "build", "kernels' tests", "micro-kernels", "benchmark of adamw", "benchmark of gae", "docs/measured.md"]
     assert [outcome.status for outcome in outcomes] == [0, 124, 0, 124, 124, 0]
-    assert machine.now <= 480.0 + 1.0
+    assert machine.now <= 480.0
     assert machine.environments[0] == {"INSTRUCTGPT_FAST_CUDA": "ON", "INSTRUCTGPT_FAST_SIMT": "OFF"}
 
 
@@ -57,8 +57,9 @@ def test_benchmarks_share_what_is_left(tool: ModuleType) -> None:
     machine = Machine({"setup.py": 60.0})
     tool.everything("py", ["a", "b", "c", "d"], 260.0, build=True, run=machine.run, clock=lambda: machine.now)
     runs = [line for line in machine.commands if "run.py" in line]
-    # 198 seconds are left for four after 60 of the build and one each of the tests and the micro-kernels.
-    assert runs[0].split()[-4:] == ["--budget", f"{198 / 4 - tool.LEAST_SECONDS:.1f}", "--seconds", "14.5"]
+    # 198 seconds are left after 60 of the build and one each of the tests and the micro-kernels: for four, and the end.
+    budget = (198 - tool.DOCUMENT_SECONDS) / 4 - tool.LEAST_SECONDS
+    assert runs[0].split()[-4:] == ["--budget", f"{budget:.1f}", "--seconds", f"{budget / 3:.1f}"]
     assert all("--device cuda --no-compile" in line for line in runs)
 
 

@@ -22,7 +22,9 @@ extern "C" int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int 
 
 namespace igf {
 
-// out = a @ b, all of one dtype; sums in f32, rounded to out's dtype once.
+// out = a @ b, all of one dtype; sums in f32, rounded to out's dtype once. As torch's own products: partial sums of a
+// long product may be added in 16 bits unless torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction (fp16)
+// is off, and float32 is multiplied as TF32 where torch is told so.
 inline void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
   call_aten<Tensor>("aten::mm", "out", a, b, out);
 }

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from instructgpt_fast.config import nearest
 from instructgpt_fast.errors import InstructGPTError
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
         if options.list:
             _list_ops(console)
             return 0
-        run = _run(options)
+        run, difference = _run(options)
     except SimtError as fault:
         console.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
         _print_launch(console, launch)
     if options.sites:
         _print_sites(console, run)
+    if run.launches:
+        console.print(f"results beside those of the CPU's own loops: {difference}", highlight=False)
     for op in sorted(run.not_emulated):
         console.print(f"{op} has no CUDA kernel: it ran on the CPU", style="yellow")
     return _say_what_the_mutation_did(console, options, run)
@@ -72,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> Run:
-    """Calls the op as asked."""
+def _run(options: argparse.Namespace) -> tuple[Run, str]:
+    """Calls the op as asked, and says how far its results are from the CPU's."""
     if options.op is None:
         raise ValueError(f"{PROGRAM}: no op was named; --list names them")
     if options.op not in EXAMPLES:
@@ -85,17 +88,35 @@ def _run(options: argparse.Namespace) -> Run:
             f"{PROGRAM}: {options.op} takes {len(example.dims)} sizes above 0 ({', '.join(example.dims)}), got "
             f"{' '.join(map(str, shape))}"
         )
-    draw = Draw(DTYPES[options.dtype], options.backward, torch.Generator().manual_seed(0))
     with executing(
         schedule=options.schedule, seed=options.seed, copies=options.copies, multiprocessors=options.multiprocessors,
         mutation=_mutation(options.mutation), accounting=True, sites=options.sites,
     ) as run:
-        differentiable = [output for output in example.call(draw, *shape) if output.requires_grad]
-        if options.backward and not differentiable:
-            raise ValueError(f"{PROGRAM}: {options.op} has no backward pass")
-        if differentiable:
-            torch.autograd.backward(differentiable, [torch.ones_like(output) for output in differentiable])
-    return run
+        emulated = _results(options, shape)
+    return run, _difference(emulated, _results(options, shape))
+
+
+def _results(options: argparse.Namespace, shape: tuple[int, ...]) -> list[Tensor]:
+    """All that one call on the same inputs gives: outputs, inputs that it wrote into, gradients."""
+    draw = Draw(DTYPES[options.dtype], options.backward, torch.Generator().manual_seed(0))
+    outputs = list(EXAMPLES[options.op].call(draw, *shape))
+    differentiable = [output for output in outputs if output.requires_grad]
+    if options.backward and not differentiable:
+        raise ValueError(f"{PROGRAM}: {options.op} has no backward pass")
+    if differentiable:
+        torch.autograd.backward(differentiable, [torch.ones_like(output) for output in differentiable])
+    gradients = [tensor.grad for tensor in draw.drawn if tensor.grad is not None]
+    return [tensor.detach().double() for tensor in (*outputs, *draw.drawn, *gradients)]
+
+
+def _difference(emulated: list[Tensor], expected: list[Tensor]) -> str:
+    here, there = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (emulated, expected))
+    strange = int((here.isfinite() != there.isfinite()).sum())
+    if strange:
+        return f"{strange:,} numbers are not finite in one of the two"
+    finite = here.isfinite()
+    apart = float((here[finite] - there[finite]).abs().max())
+    return f"at most {apart:.2g} apart" if apart else "equal"
 
 
 def _mutation(text: str | None) -> Mutation | None:
@@ -117,8 +138,8 @@ def _say_what_the_mutation_did(console: Console, options: argparse.Namespace, ru
         sys.stderr.write(f"error: {PROGRAM}: nothing was broken: {options.mutation} is no place that this call comes "
                          "by; --sites lists them\n")
         return 2
-    console.print(f"{options.mutation}: done {run.mutation_applied:,} times, and no rule was broken. Whether the "
-                  f"results are wrong is judged by python_tests/kernels/test_{options.op}.py", style="yellow")
+    console.print(f"{options.mutation}: no rule was broken (times struck: {run.mutation_applied:,}). Whether "
+                  f"the results are wrong is judged by python_tests/kernels/test_{options.op}.py", style="yellow")
     return 0
 
 

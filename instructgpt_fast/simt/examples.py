@@ -6,7 +6,7 @@ Not covered: inputs that reach every branch of a kernel; those stand in the test
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class Draw:
     dtype: torch.dtype
     grad: bool
     generator: torch.Generator
+    drawn: list[Tensor] = field(default_factory=list)  # what an op may write into, or give gradients
 
     def __call__(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Normal numbers that take part in the backward pass."""
@@ -28,7 +29,12 @@ class Draw:
 
     def constant(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Normal numbers that do not."""
-        return torch.randn(shape, generator=self.generator).to(dtype or self.dtype)
+        return self.keep(torch.randn(shape, generator=self.generator).to(dtype or self.dtype))
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The same tensor, noted as one that the op may write into."""
+        self.drawn.append(tensor)
+        return tensor
 
     def ints(self, high: int, *shape: int) -> Tensor:
         """int64 in [0, high)."""
@@ -53,9 +59,9 @@ F32 = torch.float32
 
 def _adamw(draw: Draw, count: int) -> Sequence[Tensor]:
     param = draw.constant(count)
-    moments = [torch.zeros(count)], [torch.zeros(count)]
-    masters = None if draw.dtype == F32 else [param.float()]
-    step = torch.zeros(1, dtype=torch.int64)
+    moments = [draw.keep(torch.zeros(count))], [draw.keep(torch.zeros(count))]
+    masters = None if draw.dtype == F32 else [draw.keep(param.float())]
+    step = draw.keep(torch.zeros(1, dtype=torch.int64))
     applied = ops.adamw([param], [draw.constant(count)], *moments, step, lr=1e-3, betas=(0.9, 0.95), eps=1e-8,
                         weight_decay=0.1, masters=masters, grad_norm=torch.ones(()), max_grad_norm=1.0)
     return (applied,)

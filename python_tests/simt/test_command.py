@@ -59,6 +59,18 @@ def test_every_table_fits_into_80_columns(name: str) -> None:
 
 
 @needs_the_emulator
+@pytest.mark.parametrize("line", ["adamw", "layer_norm --backward", "sample_token"])
+def test_results_stand_beside_those_of_the_cpu(line: str) -> None:
+    """Close when all is well; far, or not finite, when a store is left out."""
+    text = call(f"{line} --sites")[1]
+    assert float(re.findall(r"own loops: at most (\S+) apart", text.replace("equal", "at most 0 apart"))[0]) < 1e-3
+    place = re.findall(r"drop_store\s*│ (csrc/ops/\S+)", text)[-1]
+    broken = call(f"{line} --mutation drop_store@{place}")[1]
+    found = re.findall(r"own loops: (?:at most (\S+) apart|[\d,]+ numbers are not finite in one)", broken)
+    assert found and (not found[0] or float(found[0]) > 1e-3), broken
+
+
+@needs_the_emulator
 def test_wasted_sectors_stand_beside_the_least() -> None:
     """Rows of 37 elements do not begin on sectors."""
     _, text = call("layer_norm --shape 3 37", width=80)
@@ -79,6 +91,7 @@ def test_a_mutation_that_breaks_no_rule_is_named() -> None:
     places = re.findall(r"drop_store\s*│ (\S+)", text)
     status, text = call(f"layer_norm --mutation drop_store@{places[0]}")
     assert status == 0
+    assert "numbers are not finite in one of the two" in text
     assert "no rule was broken" in text and "python_tests/kernels/test_layer_norm.py" in text
 
 

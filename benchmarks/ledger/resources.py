@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = Path(__file__).resolve().parent
 CACHE = ROOT / "build" / "ledger"
-ARCHS = ("80", "86", "89", "90a", "100", "120")
+ARCHS = ("80", "86", "89", "90a", "100", "100a", "120")
 RESERVED_SHARED_BYTES = 1024
 FLAGS = ("-std=c++20", "-O3", "-DNDEBUG")
 

@@ -23,6 +23,9 @@
 // blocks of a multiprocessor.
 #define IGF_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
 
+// A kernel's parameter that is read where the launch put it, by address too: const IGF_GRID_CONSTANT TensorMap map.
+#define IGF_GRID_CONSTANT __grid_constant__
+
 // A static array in shared memory: IGF_SHARED_ARRAY(float, partial, 32); its first element stands on 16 bytes.
 #define IGF_SHARED_ARRAY(type, name, count) __shared__ alignas(16) type name[count]
 

@@ -10,7 +10,7 @@
 // gets out = 0, lse = -infinity and zero gradients. Sequences never see each other.
 //
 // Shapes: q, out, dout, dq [query rows, heads, width]; k, v, dk, dv [key rows, kv_heads, width]; lse, delta
-// [query rows, heads] f32. A dense batch is its sequences in a row. heads is a multiple of kv_heads; query head h reads
+// [heads, query rows] f32. A dense batch is its sequences in a row. heads is a multiple of kv_heads; query head h reads
 // key head h / (heads / kv_heads).
 // Numbers: q, k, v, out and the gradients share one dtype (f32, bf16, f16); scores, softmax, sums, lse in f32.
 //

@@ -28,6 +28,8 @@ void* memmove(void*, const void*, std::size_t) noexcept __asm__("igf_simt_memmov
 #define IGF_KERNEL(...) \
   __attribute__((patchable_function_entry(IGF_FIRST(__VA_ARGS__, 0), IGF_FIRST(__VA_ARGS__, 0)))) static void
 
+#define IGF_GRID_CONSTANT
+
 #define IGF_SHARED_ARRAY(type, name, count)                                                         \
   type(&name)[count] = *reinterpret_cast<type(*)[count]>(::igf::simt::shared_array(                 \
       #name, __PRETTY_FUNCTION__, sizeof(type[count]), static_cast<uint32_t>(sizeof(type)), ::igf::simt::Site::here()))

@@ -1,0 +1,101 @@
+// From a number in a grid to a tile of one sequence, and from a tile of queries to the keys that it sees, and back.
+//
+// Packed bounds stand on the device, so the host cannot count tiles. It launches one slot for every tile that there may
+// be: with tiles of R rows, sequence s begins at slot bounds[s] / R + s, which leaves it at least ceil(length / R) slots,
+// and two sequences never share one. Slots beyond a sequence's tiles have nothing to do. A sequence is found by halving.
+#pragma once
+
+#include "device/memory.cuh"
+#include "device/words.cuh"
+#include "ops/attention/attention_cuda.h"
+
+namespace igf::attention {
+
+using device::load;
+
+// Slots of tiles of `tile_rows` rows over `rows` rows, each sequence of a dense batch having `length`.
+inline int64_t tile_slots(const AttentionBatch& batch, int64_t rows, int64_t length, int64_t tile_rows) {
+  if (batch.cu_seqlens != nullptr) return batch.sequences == 0 ? 0 : rows / tile_rows + batch.sequences;
+  return batch.sequences * ceil_div(length, tile_rows);
+}
+
+// A sequence: its rows, where they begin among all rows, and its number; and a tile of it.
+struct SequenceTile {
+  int64_t q_begin, k_begin;
+  int q_count, k_count;
+  int sequence;
+  int tile;  // its first row is tile * tile_rows; beyond the sequence: nothing to do
+};
+
+// Bound s of the packed sequences, cut to the rows there are.
+IGF_DEVICE int64_t packed_bound(const AttentionBatch& batch, int64_t s IGF_SITE_PARAMETER) {
+  const int64_t bound = load(batch.cu_seqlens + s IGF_SITE);
+  return bound < 0 ? 0 : bound > batch.q_rows ? batch.q_rows : bound;
+}
+
+// The tile of a slot: of queries, or of keys (kOfKeys; in a packed batch both have the same bounds).
+template <bool kOfKeys>
+IGF_DEVICE SequenceTile tile_of_slot(const AttentionBatch& batch, int64_t slot, int tile_rows IGF_SITE_PARAMETER) {
+  if (batch.cu_seqlens == nullptr) {
+    const int64_t length = kOfKeys ? batch.k_length : batch.q_length;
+    const int64_t tiles = (length + tile_rows - 1) / tile_rows;
+    const int64_t sequence = slot / tiles;
+    return {sequence * batch.q_length, sequence * batch.k_length, static_cast<int>(batch.q_length),
+            static_cast<int>(batch.k_length), static_cast<int>(sequence), static_cast<int>(slot - sequence * tiles)};
+  }
+  int64_t low = 0, high = batch.sequences;  // the last sequence that begins at or before the slot is in [low, high)
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    if (packed_bound(batch, middle IGF_SITE) / tile_rows + middle <= slot) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  const int64_t begin = packed_bound(batch, low IGF_SITE), end = packed_bound(batch, low + 1 IGF_SITE);
+  const int count = end > begin ? static_cast<int>(end - begin) : 0;
+  return {begin, begin, count, count, static_cast<int>(low), static_cast<int>(slot - (begin / tile_rows + low))};
+}
+
+// Who sees whom in a sequence: query i stands at i + k_count - q_count; see attention.h.
+struct Sight {
+  int offset;   // k_count - q_count
+  int k_count;
+  bool causal;
+  int window;   // 0: none
+
+  // Whether query i sees key j, both inside the sequence.
+  IGF_DEVICE bool sees(int i, int j) const {
+    const int position = i + offset;
+    return j < k_count && (!causal || j <= position) && (window == 0 || j > position - window);
+  }
+  // The keys [first, end) that some query of [i_first, i_end) sees; empty when end <= first.
+  IGF_DEVICE int first_key(int i_first) const {
+    const int first = window == 0 ? 0 : i_first + offset - window + 1;
+    return first < 0 ? 0 : first;
+  }
+  IGF_DEVICE int end_key(int i_end) const {
+    const int end = causal ? i_end + offset : k_count;
+    return end < k_count ? end : k_count;
+  }
+  // Whether every query of [i_first, i_end) sees every key of [j_first, j_end): such a tile needs no mask.
+  IGF_DEVICE bool all_see(int i_first, int i_end, int j_first, int j_end) const {
+    return j_end <= k_count && (!causal || j_end - 1 <= i_first + offset) &&
+           (window == 0 || j_first > i_end - 1 + offset - window);
+  }
+  // The queries [first, end) that see some key of [j_first, j_end), of q_count.
+  IGF_DEVICE int first_query(int j_first) const {
+    const int first = causal ? j_first - offset : 0;
+    return first < 0 ? 0 : first;
+  }
+  IGF_DEVICE int end_query(int j_end, int q_count) const {
+    const int end = window == 0 ? q_count : j_end - 1 + window - offset;
+    return end < q_count ? end : q_count;
+  }
+};
+
+IGF_DEVICE Sight sight_of(const AttentionShape& shape, const SequenceTile& at) {
+  return {at.k_count - at.q_count, at.k_count, shape.causal, static_cast<int>(shape.window)};
+}
+
+}  // namespace igf::attention

@@ -16,6 +16,7 @@ struct DeviceContext {
   uint32_t* arrivals;   // [kArrivalCounters] in global memory, zero; each launch leaves them zero for the next
   int64_t shared_bytes = 48 << 10;  // shared memory that one block may have at most, static and dynamic
   int device = 0;                   // its number; the current one
+  int architecture = 80;            // its compute capability, 10 major + minor: 80, 86, 89, 90, 100, 120
 };
 
 // Element types that kernels read and write.

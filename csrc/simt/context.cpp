@@ -14,7 +14,9 @@ DeviceContext device_context(const Tensor&) {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(arrivals.data());
   simt::buffers().name(begin, sizeof arrivals, "arrivals");
   simt::buffers().add(begin, sizeof arrivals, sizeof(uint32_t), false);
-  return {nullptr, simt::options().multiprocessors, arrivals.data()};
+  DeviceContext context{nullptr, simt::options().multiprocessors, arrivals.data()};
+  context.architecture = simt::options().architecture;
+  return context;
 }
 
 }  // namespace igf

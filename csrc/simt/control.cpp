@@ -115,6 +115,7 @@ void igf_simt_begin(const char* lines) {
   chosen.arrival = static_cast<Arrival>(number(values, "copies", 0));
   chosen.seed = static_cast<uint64_t>(number(values, "seed", 0));
   chosen.multiprocessors = static_cast<int>(number(values, "multiprocessors", standard.multiprocessors));
+  chosen.architecture = static_cast<int>(number(values, "architecture", standard.architecture));
   options() = chosen;
   const auto kind = values.find("mutation");
   const auto site = values.find("mutation_site");

@@ -93,7 +93,7 @@ void launch(const LaunchFacts& facts, void (*body)(void*), void* parameters, siz
   std::string text;
   {
     const Running running(launch);
-    begin_shared(launch.resident, facts.dynamic_shared_bytes, launch.options.shared_bytes_limit);
+    begin_shared(launch.resident, facts.dynamic_shared_bytes, shared_bytes_limit(launch.options.architecture));
     begin_shadow();
     if (observer != nullptr) observer->launch_begins(launch.facts);
     run_blocks();

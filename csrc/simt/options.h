@@ -22,8 +22,17 @@ struct Options {
   int resident_blocks = 4;          // run interleaved; more cannot wait for each other
   int accesses_between_turns = 40;  // kPreempting: on average
   int multiprocessors = 4;          // what device_context tells the op
-  int64_t shared_bytes_limit = 227 << 10;  // static and dynamic, of a block: what sm_90 has
+  int architecture = 80;            // the same: 80, 86, 89, 90, 100 or 120
 };
+
+// Shared memory that a block of an architecture can have, static and dynamic.
+inline int64_t shared_bytes_limit(int architecture) {
+  switch (architecture) {
+    case 80: return 163 << 10;
+    case 90: case 100: return 227 << 10;
+    default: return 99 << 10;
+  }
+}
 
 Options& options();
 

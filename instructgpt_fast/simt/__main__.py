@@ -19,7 +19,7 @@ from instructgpt_fast.config import nearest
 from instructgpt_fast.errors import InstructGPTError
 from instructgpt_fast.simt import MUTATIONS, Launch, Mutation, Run, SimtError, Traffic, executing, operators
 from instructgpt_fast.simt.examples import EXAMPLES, Draw
-from instructgpt_fast.simt.execution import COPIES, SCHEDULES
+from instructgpt_fast.simt.execution import ARCHITECTURES, COPIES, SCHEDULES
 
 PROGRAM = "python -m instructgpt_fast.simt"
 HEADINGS = ("buffer", "bytes\nloaded", "each\nonce", "\nsectors", "bytes\nstored", "\nsectors", "bytes of\natomics")
@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="when asynchronous copies arrive, lazy (when waited for) by default")
     parser.add_argument("--multiprocessors", type=int, default=4, metavar="N",
                         help="of the emulated device, 4 by default")
+    parser.add_argument("--architecture", type=int, choices=ARCHITECTURES, default=80,
+                        help="of the emulated device, 80 (sm_80) by default: ops choose kernels by it")
     parser.add_argument("--mutation", metavar="KIND@FILE:LINE",
                         help=f"break the words at one place; kinds: {', '.join(MUTATIONS)}")
     parser.add_argument("--sites", action="store_true", help="the places that --mutation can break")
@@ -90,7 +92,7 @@ def _run(options: argparse.Namespace) -> tuple[Run, str]:
         )
     with executing(
         schedule=options.schedule, seed=options.seed, copies=options.copies, multiprocessors=options.multiprocessors,
-        mutation=_mutation(options.mutation), accounting=True, sites=options.sites,
+        architecture=options.architecture, mutation=_mutation(options.mutation), accounting=True, sites=options.sites,
     ) as run:
         emulated = _results(options, shape)
     return run, _difference(emulated, _results(options, shape))

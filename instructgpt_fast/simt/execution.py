@@ -22,6 +22,7 @@ from instructgpt_fast.simt.report import Launch, Site, launch_of, result_names
 
 SCHEDULES = ("forward", "reverse", "random", "preempting")
 COPIES = ("lazy", "eager", "random")
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 MUTATIONS = (
     "drop_barrier", "drop_warp_barrier", "drop_fence", "drop_wait", "drop_store", "drop_atomic", "shift_load",
     "shift_store", "shuffle_wrong_lane",
@@ -58,6 +59,7 @@ def executing(
     seed: int = 0,
     copies: str = "lazy",
     multiprocessors: int = 4,
+    architecture: int = 80,
     mutation: Mutation | None = None,
     accounting: bool = False,
     sites: bool = False,
@@ -70,6 +72,8 @@ def executing(
         seed: of the random schedules. The same seed gives the same order.
         copies: when asynchronous copies arrive: "lazy" when they are waited for, "eager" at once, or "random".
         multiprocessors: of the emulated device; kernels size their grids by it.
+        architecture: of the emulated device, one of ARCHITECTURES: 90 for sm_90; ops choose their kernels by it, and it
+            bounds the shared memory of a block.
         mutation: what to break; None for nothing.
         accounting: fills `Run.launches`.
         sites: fills `Run.sites`, when the block ends.
@@ -81,7 +85,7 @@ def executing(
         BackendError: when the emulator was not built. ValueError: for an option out of range.
         RuntimeError: inside another `executing`. SimtError: at the call of an op whose kernel breaks a rule.
     """
-    _check(schedule, seed, copies, multiprocessors, mutation)
+    _check(schedule, seed, copies, multiprocessors, architecture, mutation)
     emulator = _library.emulator()
     if not _running.acquire(blocking=False):
         raise RuntimeError("simt.executing: another execution has not ended; there is one emulator in a process")
@@ -89,7 +93,8 @@ def executing(
     try:
         emulator.begin({
             "schedule": SCHEDULES.index(schedule), "seed": seed, "copies": COPIES.index(copies),
-            "multiprocessors": multiprocessors, "accounting": int(accounting), "sites": int(sites),
+            "multiprocessors": multiprocessors, "architecture": architecture,
+            "accounting": int(accounting), "sites": int(sites),
             "mutation": mutation.kind if mutation else "none", "mutation_site": mutation.site if mutation else "",
         })
         with _Redispatch(emulator, run):
@@ -102,10 +107,14 @@ def executing(
         _running.release()
 
 
-def _check(schedule: str, seed: int, copies: str, multiprocessors: int, mutation: Mutation | None) -> None:
-    for name, value, served in (("schedule", schedule, SCHEDULES), ("copies", copies, COPIES)):
+def _check(
+    schedule: str, seed: int, copies: str, multiprocessors: int, architecture: int, mutation: Mutation | None
+) -> None:
+    choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+        ("schedule", schedule, SCHEDULES), ("copies", copies, COPIES), ("architecture", architecture, ARCHITECTURES))
+    for name, value, served in choices:
         if value not in served:
-            raise ValueError(f"simt.executing: {name} must be one of {', '.join(served)}, got {value!r}")
+            raise ValueError(f"simt.executing: {name} must be one of {', '.join(map(str, served))}, got {value!r}")
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"simt.executing: seed must be in [0, 2^63), got {seed}")
     if not 1 <= multiprocessors < 1 << 31:

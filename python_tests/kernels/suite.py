@@ -61,6 +61,7 @@ class KernelCase:
     # Raw op -> buffer -> bytes loaded and stored, over all launches of all its calls; buffers left out stay untouched.
     traffic: Callable[[Inputs], Mapping[str, Mapping[str, Bytes]]] | None = None
     multiprocessors: int = 4
+    architecture: int = 80  # of the emulated device: which kernels an op chooses
 
     @property
     def case(self) -> Case:
@@ -193,7 +194,8 @@ class KernelSuite:
     def run_case(self, case: KernelCase, **executing: Any) -> tuple[Results, simt.Run]:
         """The results of the emulated kernels; the op's function may come from the class or from an instance."""
         suite = self.suite()
-        with simt.executing(multiprocessors=case.multiprocessors, **executing) as run:
+        device = {"multiprocessors": case.multiprocessors, "architecture": case.architecture}
+        with simt.executing(**device, **executing) as run:
             results = suite.evaluate(suite.op, case.inputs(New(case.dtype)), case.case)
         assert not run.not_emulated, f"no emulated kernel of {sorted(run.not_emulated)}"
         return results, run

@@ -159,6 +159,7 @@ def test_one_execution_at_a_time() -> None:
     ({"copies": "late"}, "copies must be one of lazy, eager, random, got 'late'"),
     ({"seed": 1 << 63}, "seed must be in [0, 2^63), got 9223372036854775808"),
     ({"multiprocessors": 0}, "multiprocessors must be in [1, 2^31), got 0"),
+    ({"architecture": 75}, "architecture must be one of 80, 86, 89, 90, 100, 120, got 75"),
     ({"mutation": simt.Mutation("drop_everything", "a.cu:1")}, "a mutation is one of drop_barrier"),
 ])
 def test_options_out_of_range(options: dict[str, object], rule: str) -> None:

@@ -17,7 +17,15 @@ namespace {
 struct Facts {
   int multiprocessors = 0;  // 0 = not asked yet
   int shared_bytes = 0;
+  int architecture = 0;
 };
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  const cudaError_t error = cudaDeviceGetAttribute(&value, which, device);
+  IGF_CHECK(error == cudaSuccess, "device ", device, ": ", cudaGetErrorString(error));
+  return value;
+}
 
 Facts facts_of(int device) {
   static std::mutex mutex;
@@ -26,11 +34,10 @@ Facts facts_of(int device) {
   if (static_cast<size_t>(device) >= known.size()) known.resize(device + 1);
   Facts& facts = known[device];
   if (facts.multiprocessors == 0) {
-    cudaError_t error = cudaDeviceGetAttribute(&facts.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(&facts.multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    }
-    IGF_CHECK(error == cudaSuccess, "device ", device, ": ", cudaGetErrorString(error));
+    facts.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    facts.architecture = 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+                         attribute(cudaDevAttrComputeCapabilityMinor, device);
+    facts.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device);  // the last: what says that all are known
   }
   return facts;
 }
@@ -44,7 +51,8 @@ DeviceContext device_context(const Tensor& tensor) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const Facts facts = facts_of(device);
-  return {stream, facts.multiprocessors, arrivals_of(device, stream), facts.shared_bytes, device};
+  return {stream, facts.multiprocessors, arrivals_of(device, stream), facts.shared_bytes, device,
+          facts.architecture};
 }
 
 }  // namespace igf

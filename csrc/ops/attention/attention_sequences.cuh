@@ -53,8 +53,10 @@ IGF_DEVICE SequenceTile tile_of_slot(const AttentionBatch& batch, int64_t slot, 
     }
   }
   const int64_t begin = packed_bound(batch, low IGF_SITE), end = packed_bound(batch, low + 1 IGF_SITE);
-  const int count = end > begin ? static_cast<int>(end - begin) : 0;
-  return {begin, begin, count, count, static_cast<int>(low), static_cast<int>(slot - (begin / tile_rows + low))};
+  const int64_t tile = slot - (begin / tile_rows + low);
+  // Bounds that do not begin with 0 leave slots before the first sequence.
+  const int count = end > begin && tile >= 0 ? static_cast<int>(end - begin) : 0;
+  return {begin, begin, count, count, static_cast<int>(low), tile >= 0 ? static_cast<int>(tile) : 0};
 }
 
 // Who sees whom in a sequence: query i stands at i + k_count - q_count; see attention.h.
@@ -94,8 +96,12 @@ struct Sight {
   }
 };
 
+// A window of 2^30 keys or more hides none: positions stay within an int, so sequences are shorter.
+constexpr int64_t kWidestWindow = int64_t{1} << 30;
+
 IGF_DEVICE Sight sight_of(const AttentionShape& shape, const SequenceTile& at) {
-  return {at.k_count - at.q_count, at.k_count, shape.causal, static_cast<int>(shape.window)};
+  const int window = shape.window < kWidestWindow ? static_cast<int>(shape.window) : 0;
+  return {at.k_count - at.q_count, at.k_count, shape.causal, window};
 }
 
 }  // namespace igf::attention

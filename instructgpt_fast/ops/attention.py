@@ -193,7 +193,7 @@ def _fake_forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, causal: bool, window: int | None, dropout_p: float,
     dropout_seed: Tensor | None, scale: float,
 ) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(q.shape[:-1], dtype=torch.float32)
+    return q.new_empty(q.shape), q.new_empty((q.shape[-2], q.shape[:-2].numel()), dtype=torch.float32)
 
 
 @torch.library.register_fake(f"{_library.NAMESPACE}::attention_backward")

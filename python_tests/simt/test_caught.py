@@ -36,7 +36,7 @@ CAUGHT = {
     "different_words_meet": ["different words meet in one warp", "ballot", "shuffle"],
     "divergent_barrier": ["divergent barrier", "comes to block_barrier at"],
     "double_buffering": [*RACE, "lines["],
-    "dynamic_shared_beyond_any_gpu": ["asks for 232448 bytes of dynamic shared memory", "the limit is 232448"],
+    "dynamic_shared_beyond_any_gpu": ["asks for 166912 bytes of dynamic shared memory", "the limit is 166912"],
     "dynamic_shared_forgotten": ["out of bounds of shared memory", "past the end of the dynamic block, of 0 bytes"],
     "dynamic_shared_too_small": ["4 bytes past the end of the dynamic block, of 252 bytes", "thread 63 "],
     "early_return": ["early return", "block_barrier at csrc/simt/selftest/block_cuda.cu:"],

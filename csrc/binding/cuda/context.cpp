@@ -37,6 +37,10 @@ Facts facts_of(int device) {
     facts.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     facts.architecture = 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
                          attribute(cudaDevAttrComputeCapabilityMinor, device);
+#if !defined(IGF_HAS_SM_90A)
+    // sm_90's own instructions are in code for sm_90a alone; without it an earlier architecture's runs there.
+    if (facts.architecture == 90) facts.architecture = 80;
+#endif
     facts.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device);  // the last: what says that all are known
   }
   return facts;

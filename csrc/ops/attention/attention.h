@@ -54,6 +54,7 @@ struct AttentionForward {
   AttentionShape shape;
   const AttentionSequence* sequences;
   int64_t sequence_count;
+  int64_t q_rows;  // of all sequences
   AttentionView<const T> q, k, v;
   AttentionView<T> out;
   float* lse;
@@ -64,6 +65,7 @@ struct AttentionBackward {
   AttentionShape shape;
   const AttentionSequence* sequences;
   int64_t sequence_count;
+  int64_t q_rows;
   AttentionView<const T> q, k, v, out, dout;
   const float* lse;
   float* delta;                 // scratch

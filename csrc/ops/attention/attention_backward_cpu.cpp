@@ -37,10 +37,10 @@ void backward_tile(const AttentionBackward<T>& call, const Task& task, const Bac
     const tiles::Visible visible = columns.visible(band, tile + r);
     float* scores = buffers.scores + r * kKeys;
     float* dscores = buffers.dscores + r * kKeys;
-    tiles::probabilities_row(scores, padded, visible, call.lse[row * shape.heads + head]);
+    tiles::probabilities_row(scores, padded, visible, call.lse[head * call.q_rows + row]);
     const float* keep = shape.dropout_p > 0.0f ? draw_keep(shape, row, head, columns, buffers.keep) : nullptr;
     if (keep != nullptr) tiles::multiply_row(dscores, keep, count);
-    tiles::dscores_row(scores, dscores, padded, visible, call.delta[row * shape.heads + head]);
+    tiles::dscores_row(scores, dscores, padded, visible, call.delta[head * call.q_rows + row]);
     if (keep != nullptr) tiles::multiply_row(scores, keep, count);
   }
   tiles::multiply({count, pitch, rows, buffers.scores, 1, kKeys, buffers.dout, pitch, buffers.dvalues + at * pitch,
@@ -60,7 +60,7 @@ template <typename T>
 void begin_queries(const AttentionBackward<T>& call, const AttentionSequence& sequence, int64_t head) {
   for (int64_t row = sequence.q_begin; row < sequence.q_begin + sequence.q_count; ++row) {
     std::fill_n(row_of(call.dq_sum, row, head), call.shape.width, 0.0f);
-    call.delta[row * call.shape.heads + head] =
+    call.delta[head * call.q_rows + row] =
         tiles::dot_row(row_of(call.out, row, head), row_of(call.dout, row, head), call.shape.width);
   }
 }

@@ -82,7 +82,7 @@ void forward_task(const AttentionForward<T>& call, const Task& task, const Forwa
       // A query that sees nothing has the sum 0 and the output 0.
       const float share = sum == 0.0f ? 0.0f : 1.0f / sum;
       tiles::write_row(buffers.out + slot * pitch, row_of(call.out, row, head), shape.width, share);
-      call.lse[row * shape.heads + head] = buffers.maximum[slot] + std::log(sum);
+      call.lse[head * call.q_rows + row] = buffers.maximum[slot] + std::log(sum);
     }
   }
 }

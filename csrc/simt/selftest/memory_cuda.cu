@@ -177,7 +177,7 @@ IGF_SELFTEST(dynamic_shared_forgotten);
 
 template <bool kBroken>
 void dynamic_shared_beyond_any_gpu(const Bench& bench) {
-  launch("turn_in_dynamic_shared", &turn_in_dynamic_shared, {1, 1, kThreads, 1, (kBroken ? 227 : 200) << 10},
+  launch("turn_in_dynamic_shared", &turn_in_dynamic_shared, {1, 1, kThreads, 1, (kBroken ? 163 : 160) << 10},
          bench.context, bench.in, bench.out);
   bench.expect(0, 63.0f);
 }

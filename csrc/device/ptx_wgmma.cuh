@@ -26,12 +26,18 @@
 
 namespace igf::device::ptx {
 
-// Where a tile stands and how it lies, as wgmma takes it ("Matrix Descriptor Format"). All in bytes, multiples of 16.
-// The tile is made of blocks of 8 rows of the swizzle's width (128 bytes for k128), laid out as tensor copies do.
+// Where a tile stands and how it lies, as wgmma takes it ("Matrix Descriptor Format", "Canonical Layouts"). All in bytes,
+// multiples of 16. The tile is made of patterns of 8 rows of the swizzle's width (128 bytes for k128), laid out as tensor
+// copies do; each pattern stands on its size (1024 bytes for k128, 512 for k64, 256 for k32), so both distances are
+// multiples of it. `shared` is the tile's first element.
 //   K dense in memory ("K-major"): rows are of M or N. `stride` from 8 rows to the next 8; `leading` is not used (0).
-//     The next 16 elements of k: 32 bytes further within the 128.
+//     The next 16 elements of k: 32 bytes further within the row.
 //   M or N dense ("MN-major", transposed): rows are of k. `stride` from 8 rows of k to the next 8; `leading` from 64
-//     elements of M or N (k128) to the next 64. The next 16 elements of k: two blocks of 8 rows further.
+//     elements of M or N (k128; 32 for k64, 16 for k32) to the next as many. The next 16 elements of k: two patterns
+//     further, where those lie one behind the other.
+// Without a swizzle a pattern is 8 rows of 16 bytes, the tile stands on 16 bytes, and the distances mean otherwise:
+//   K dense: `stride` from 8 rows to the next 8, `leading` from 8 elements of k to the next 8.
+//   M or N dense: `stride` from 8 elements of M or N to the next 8, `leading` from 8 rows of k to the next 8.
 IGF_DEVICE uint64_t wgmma_tile(const void* shared, int leading, int stride, Swizzle swizzle IGF_SITE_PARAMETER) {
   const uint64_t address = shared_address(shared);
   const uint64_t mode = swizzle == Swizzle::k128 ? 1 : swizzle == Swizzle::k64 ? 2 : swizzle == Swizzle::k32 ? 3 : 0;
@@ -40,7 +46,7 @@ IGF_DEVICE uint64_t wgmma_tile(const void* shared, int leading, int stride, Swiz
 }
 
 // The same tile `bytes` further on (a multiple of 16).
-IGF_DEVICE uint64_t wgmma_advance(uint64_t tile, int bytes) { return tile + (static_cast<uint64_t>(bytes) >> 4); }
+IGF_DEVICE uint64_t wgmma_advance(uint64_t tile, int bytes IGF_SITE_PARAMETER) { return tile + (static_cast<uint64_t>(bytes) >> 4); }
 
 // wgmma.fence.sync.aligned: before the first product, and whenever threads have touched its sums or its A in registers.
 IGF_DEVICE void wgmma_fence(IGF_ONLY_SITE_PARAMETER) {

@@ -54,6 +54,7 @@ struct Meeting {
 };
 
 struct MatrixWords;  // ptx_words.h
+struct Warpgroups;   // wgmma_state.h
 
 struct Warp {
   uint32_t ended = 0;  // lanes that have left the kernel
@@ -83,6 +84,7 @@ struct Block {
   std::array<Barrier, kNamedBarriers> barriers;
   SharedMemory shared;        // its own copy
   Copies copies;              // into it, under way
+  std::shared_ptr<Warpgroups> warpgroups;  // made by the first wgmma word
 };
 
 // What one access hook needs, in one cache line; of the thread whose turn it is.

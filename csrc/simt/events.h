@@ -58,6 +58,11 @@ enum class Word : uint8_t {
   kAddAcquireRelease,
   kAddRelease,
   kPrefetch,
+  kWgmmaTile,
+  kWgmmaFence,
+  kWgmma,
+  kWgmmaCommit,
+  kWgmmaWait,
   kCount
 };
 

@@ -131,7 +131,8 @@ const char* name_of(Word word) {
       "block_barrier_count", "warp_barrier", "shuffle", "shuffle_xor", "shuffle_up", "shuffle_down", "ballot",
       "any_lane", "all_lanes", "match_lanes", "block_fence", "device_fence", "let_others_run", "trap", "cp_async",
       "cp_async_commit", "cp_async_wait", "ldmatrix", "stmatrix", "mma", "named_barrier_sync", "named_barrier_arrive",
-      "load_acquire", "store_release", "add_acquire_release", "add_release", "prefetch_l2"};
+      "load_acquire", "store_release", "add_acquire_release", "add_release", "prefetch_l2",
+      "wgmma_tile", "wgmma_fence", "wgmma", "wgmma_commit", "wgmma_wait"};
   static_assert(sizeof kNames / sizeof *kNames == static_cast<size_t>(Word::kCount));
   return word == Word::kCount ? "nothing that waits" : kNames[static_cast<int>(word)];
 }

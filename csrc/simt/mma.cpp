@@ -1,27 +1,11 @@
 #include "simt/mma.h"
 
-#include <bit>
-
 #include "cpu/clones.h"
 
 namespace igf::simt {
 namespace {
 
 constexpr int kM = 16, kN = 8, kK = 16;
-
-float from_bfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
-float from_half(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
-  const uint32_t exponent = (bits >> 10) & 0x1fu;
-  const uint32_t fraction = bits & 0x3ffu;
-  if (exponent == 0) {  // zero or subnormal: fraction / 2^24
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
-  }
-  const uint32_t wide = exponent == 0x1fu ? 0xffu : exponent + 112;  // the biases are 15 and 127
-  return std::bit_cast<float>(sign | (wide << 23) | (fraction << 13));
-}
 
 float element(MmaInput input, uint32_t pair, int half) {
   const uint16_t bits = static_cast<uint16_t>(pair >> (16 * half));

@@ -163,6 +163,7 @@ void begin_block(Block& block, int64_t number) {
   block.base = block.latest = 1;
   for (Warp& warp : block.warps) warp = Warp();
   for (Barrier& barrier : block.barriers) barrier = Barrier();
+  block.warpgroups = nullptr;
   refill(block.shared);
   block.copies.begin(reinterpret_cast<uintptr_t>(block.shared.base), launch.threads);
   for (int i = 0; i < launch.threads; ++i) {

@@ -6,17 +6,18 @@
 
 namespace igf {
 
-// Counters that a launch may use to find its last block (device/last_block.cuh).
+// Counters that every launch may use to find its last block (device/last_block.cuh); more are asked for.
 inline constexpr int kArrivalCounters = 32;
 
 // Where work goes. `stream` is a cudaStream_t; void*, so that callers need no CUDA header.
 struct DeviceContext {
   void* stream;
   int multiprocessors;  // of the current device
-  uint32_t* arrivals;   // [kArrivalCounters] in global memory, zero; each launch leaves them zero for the next
+  uint32_t* arrivals;   // [arrival_count] in global memory, zero; each launch leaves them zero for the next
   int64_t shared_bytes = 48 << 10;  // shared memory that one block may have at most, static and dynamic
   int device = 0;                   // its number; the current one
   int architecture = 80;            // its compute capability, 10 major + minor: 80, 86, 89, 90, 100, 120
+  int64_t arrival_count = kArrivalCounters;
 };
 
 // Element types that kernels read and write.

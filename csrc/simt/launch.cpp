@@ -106,8 +106,8 @@ void launch(const LaunchFacts& facts, void (*body)(void*), void* parameters, siz
   launch_failed = false;
 }
 
-void require_zero_counters(const char* kernel, const uint32_t* counters, int count) {
-  for (int i = 0; counters != nullptr && i < count; ++i) {
+void require_zero_counters(const char* kernel, const uint32_t* counters, int64_t count) {
+  for (int64_t i = 0; counters != nullptr && i < count; ++i) {
     if (counters[i] == 0) continue;
     launch_failed = true;
     throw std::runtime_error(std::string(kernel) + ": the launch left counter " + std::to_string(i) +

@@ -15,7 +15,7 @@ void launch(const LaunchFacts& facts, void (*body)(void*), void* parameters, siz
 
 // Throws std::runtime_error unless the counters that launches find their last block with (DeviceContext::arrivals; null
 // for none) are zero, as a launch must leave them.
-void require_zero_counters(const char* kernel, const uint32_t* counters, int count);
+void require_zero_counters(const char* kernel, const uint32_t* counters, int64_t count);
 
 // True from the beginning of a launch to its clean end: tells an error of a kernel from one of the op around it.
 extern bool launch_failed;

@@ -104,9 +104,9 @@ const char* cudaGetErrorString(cudaError_t) { return "refused by the probe"; }
 // a device.
 void begin_capture(unsigned long long id) { capture = id; }
 bool mode_is_as_before() { return thread_mode == cudaStreamCaptureModeGlobal; }
-unsigned* arrivals(int device, size_t stream) {
+unsigned* arrivals(int device, size_t stream, long count) {
   try {
-    return igf::arrivals_of(device, reinterpret_cast<void*>(stream));
+    return igf::arrivals_of(device, reinterpret_cast<void*>(stream), count);
   } catch (const std::runtime_error&) {
     return nullptr;
   }

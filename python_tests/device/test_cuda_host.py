@@ -37,7 +37,7 @@ def probe(library: Path, tmp_path: Path) -> ctypes.CDLL:
     copy.write_bytes(library.read_bytes())
     loaded = ctypes.CDLL(str(copy))
     loaded.arrivals.restype = ctypes.POINTER(ctypes.c_uint32)
-    loaded.arrivals.argtypes = (ctypes.c_int, ctypes.c_size_t)
+    loaded.arrivals.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_long)
     loaded.begin_capture.argtypes = (ctypes.c_ulonglong,)
     loaded.launches.argtypes = (ctypes.c_int, ctypes.c_bool, ctypes.c_long, ctypes.c_int)
     loaded.launches.restype = loaded.mode_is_as_before.restype = ctypes.c_bool
@@ -49,10 +49,10 @@ def address(place: ctypes._Pointer[ctypes.c_uint32]) -> int:
     return ctypes.addressof(place.contents)
 
 
-def counters(probe: ctypes.CDLL, stream: int) -> list[int]:
-    place = probe.arrivals(0, stream)
+def counters(probe: ctypes.CDLL, stream: int, count: int = COUNTERS) -> list[int]:
+    place = probe.arrivals(0, stream, count)
     assert place, "arrivals_of raised"
-    return list(place[:COUNTERS])
+    return list(place[:count])
 
 
 def test_counters_are_zero_when_they_are_handed_out(probe: ctypes.CDLL) -> None:
@@ -63,25 +63,39 @@ def test_counters_are_zero_when_they_are_handed_out(probe: ctypes.CDLL) -> None:
 def test_launches_that_may_overlap_have_counters_of_their_own(probe: ctypes.CDLL) -> None:
     """More owners than one allocation serves; the same one gets the same place again, however often it asks."""
     owners = [(device, stream) for device in (0, 1) for stream in range(PLACES_AT_ONCE + 1)]
-    places = {owner: address(probe.arrivals(*owner)) for owner in owners}
+    places = {owner: address(probe.arrivals(*owner, COUNTERS)) for owner in owners}
     in_order = sorted(places.values())
     assert all(later - sooner >= 4 * COUNTERS for sooner, later in zip(in_order, in_order[1:], strict=False))
-    assert all(address(probe.arrivals(*owner)) == place for owner, place in places.items())
+    assert all(address(probe.arrivals(*owner, COUNTERS)) == place for owner, place in places.items())
 
 
 def test_a_graph_keeps_its_counters(probe: ctypes.CDLL) -> None:
     """A replay may run beside its stream's later work, and beside another graph."""
-    eager = address(probe.arrivals(0, 7))
+    eager = address(probe.arrivals(0, 7, COUNTERS))
     seen = {eager}
     for capture in (1, 2):
         probe.begin_capture(capture)
-        recorded = {stream: address(probe.arrivals(0, stream)) for stream in (7, 8)}
-        assert all(address(probe.arrivals(0, stream)) == place for stream, place in recorded.items())
+        recorded = {stream: address(probe.arrivals(0, stream, COUNTERS)) for stream in (7, 8)}
+        assert all(address(probe.arrivals(0, stream, COUNTERS)) == place for stream, place in recorded.items())
         assert not seen & set(recorded.values())
         seen |= set(recorded.values())
         probe.begin_capture(0)
-        assert address(probe.arrivals(0, 7)) == eager
+        assert address(probe.arrivals(0, 7, COUNTERS)) == eager
     assert len(seen) == 5
+
+
+def test_a_launch_may_ask_for_many_counters(probe: ctypes.CDLL) -> None:
+    """Zero too, of its own, beside those of launches that ask for few, and more than an allocation holds."""
+    sizes = (COUNTERS, 5000, 100, 3 * PLACES_AT_ONCE * COUNTERS)
+    ranges = []
+    for stream in (7, 8):
+        for size in sizes:
+            assert counters(probe, stream, size) == [0] * size
+            begin = address(probe.arrivals(0, stream, size))
+            assert begin == address(probe.arrivals(0, stream, size))
+            ranges.append((begin, begin + 4 * size))
+    ranges.sort()
+    assert all(end <= begin for (_, end), (begin, _) in zip(ranges, ranges[1:], strict=False))
 
 
 def test_the_first_counters_may_be_asked_for_during_a_capture(probe: ctypes.CDLL) -> None:

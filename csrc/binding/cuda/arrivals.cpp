@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <bit>
 #include <compare>
 #include <map>
 #include <mutex>
@@ -14,14 +16,16 @@
 namespace igf {
 namespace {
 
-// One set of counters is a place: 128 bytes, which no two owners share.
-constexpr int kPlacesAtOnce = 1024;
+// One set of counters is a place, 128 bytes or more, which no two owners share; places are cut from pieces of this many.
+constexpr int64_t kCountersAtOnce = 32768;
 
 // Whose launches follow one another. Captures are numbered from 1 in a process; 0: launches that are not captured.
+// Launches that ask for more counters have another place than those that ask for fewer.
 struct Owner {
   int device;
   cudaStream_t stream;
   unsigned long long capture;
+  int64_t counters;  // a power of two
   auto operator<=>(const Owner&) const = default;
 };
 
@@ -61,31 +65,34 @@ class Places {
   uint32_t* of(const Owner& owner) {
     const std::lock_guard<std::mutex> lock(mutex_);
     uint32_t*& place = owned_[owner];
-    if (place == nullptr) place = take(owner.device);
+    if (place == nullptr) place = take(owner);
     return place;
   }
 
  private:
   struct Fresh {
     uint32_t* next = nullptr;
-    int left = 0;
+    int64_t left = 0;  // counters
   };
 
-  uint32_t* take(int device) {
-    Fresh& fresh = fresh_[device];
-    if (fresh.left == 0) fresh = {allocate(device), kPlacesAtOnce};
+  uint32_t* take(const Owner& owner) {
+    Fresh& fresh = fresh_[owner.device];
+    if (fresh.left < owner.counters) {
+      const int64_t counters = std::max(kCountersAtOnce, owner.counters);
+      fresh = {allocate(owner.device, counters), counters};
+    }
     uint32_t* const place = fresh.next;
-    fresh.next += kArrivalCounters;
-    --fresh.left;
+    fresh.next += owner.counters;
+    fresh.left -= owner.counters;
     return place;
   }
 
-  static uint32_t* allocate(int device) {
-    constexpr size_t kBytes = kPlacesAtOnce * kArrivalCounters * sizeof(uint32_t);
+  static uint32_t* allocate(int device, int64_t counters) {
+    const size_t bytes = static_cast<size_t>(counters) * sizeof(uint32_t);
     const BesideCaptures beside_captures;
     void* memory = nullptr;
-    require(cudaMalloc(&memory, kBytes), "no memory for the counters of launches", device);
-    const cudaError_t error = fill_with_zeros(memory, kBytes);
+    require(cudaMalloc(&memory, bytes), "no memory for the counters of launches", device);
+    const cudaError_t error = fill_with_zeros(memory, bytes);
     if (error != cudaSuccess) cudaFree(memory);
     require(error, "the counters of launches could not be set to zero", device);
     return static_cast<uint32_t*>(memory);
@@ -98,13 +105,15 @@ class Places {
 
 }  // namespace
 
-uint32_t* arrivals_of(int device, void* stream) {
+uint32_t* arrivals_of(int device, void* stream, int64_t count) {
   static Places places;
   const auto handle = static_cast<cudaStream_t>(stream);
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   unsigned long long capture = 0;
   require(cudaStreamGetCaptureInfo(handle, &status, &capture), "the stream cannot be asked for its capture", device);
-  return places.of({device, handle, status == cudaStreamCaptureStatusActive ? capture : 0});
+  const auto counters = std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(count, kArrivalCounters)));
+  return places.of({device, handle, status == cudaStreamCaptureStatusActive ? capture : 0,
+                    static_cast<int64_t>(counters)});
 }
 
 }  // namespace igf

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <mutex>
 #include <vector>
 
@@ -48,15 +49,16 @@ Facts facts_of(int device) {
 
 }  // namespace
 
-DeviceContext device_context(const Tensor& tensor) {
+DeviceContext device_context(const Tensor& tensor, int64_t arrivals) {
+  arrivals = std::max<int64_t>(arrivals, kArrivalCounters);
   IGF_CHECK(&aoti_torch_get_current_cuda_stream != nullptr,
             "this torch was built without CUDA; install a torch with CUDA to run on a GPU");
   const int device = tensor.get_device_index();
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const Facts facts = facts_of(device);
-  return {stream, facts.multiprocessors, arrivals_of(device, stream), facts.shared_bytes, device,
-          facts.architecture};
+  return {stream, facts.multiprocessors, arrivals_of(device, stream, arrivals), facts.shared_bytes, device,
+          facts.architecture, arrivals};
 }
 
 }  // namespace igf

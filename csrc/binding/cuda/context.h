@@ -27,8 +27,9 @@ struct DeviceGuard {
 using torch::stable::accelerator::DeviceGuard;
 #endif
 
-// The current stream of the tensor's device. Raises RuntimeError under a torch that was built without CUDA.
-DeviceContext device_context(const Tensor& tensor);
+// The current stream of the tensor's device, with at least `arrivals` counters. Raises RuntimeError under a torch that was
+// built without CUDA.
+DeviceContext device_context(const Tensor& tensor, int64_t arrivals = kArrivalCounters);
 
 // The element type of a tensor; any but f32, bf16 and f16 is an error naming the op.
 inline Element element_of(const char* op, const Tensor& tensor) {

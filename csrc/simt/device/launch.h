@@ -23,7 +23,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
                                 shape.shared_bytes,
                                 0};
   simt::launch(facts, [](void* given) { (*static_cast<Call*>(given))(); }, &call, sizeof call);
-  simt::require_zero_counters(name, context.arrivals, kArrivalCounters);
+  simt::require_zero_counters(name, context.arrivals, context.arrival_count);
 }
 
 }  // namespace igf::device

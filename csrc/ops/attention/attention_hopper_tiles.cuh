@@ -6,8 +6,8 @@
 // Swizzle::k128 says, so that wgmma, ldmatrix and rows of threads meet no bank twice. A tile stands on 1024 bytes.
 //
 //   on the host      tile_map(): one tensor map a tensor and number of tile rows
-//   one thread       mbarrier_arrive_expecting(full, Tile::kBytes); load_rows<Tile>(tile, map, where, first, full)
-//                    store_rows<Tile>(map, where, first, tile); bulk_commit
+//   one thread       mbarrier_arrive_expecting(full, Tile::kBytes); load_rows<Tile>(tile, map, owner, first, full)
+//                    store_rows<Tile>(map, owner, first, tile); bulk_commit
 //   as operands      k_major<Tile>(tile) + k_step<Tile>(s): the product sums over the width     (q k^T: both q and k)
 //                    mn_major<Tile>(tile) + mn_step(s): the product sums over the tile's rows   (p v: v is B)
 //   by threads       piece_offset<Tile>(row, column) of 16 bytes, zero_rows<Tile>
@@ -45,13 +45,18 @@ struct Tile {
   static constexpr int kBytes = kPanels * kPanelBytes;  // what a load brings, zeros outside of the tensor too
 };
 
-// Whose rows a tile holds. `begin`: the sequence's first row among all rows; dense batches use `sequence` instead.
+// Whose rows a tile holds, as coordinates: row i of the sequence is (., head, begin + i, sequence) of the map.
 struct TileOwner {
-  bool packed;
   int head;
   int begin;
   int sequence;
 };
+
+// Rows of a head of sequence number `sequence`, which begins at row `begin` of all.
+IGF_DEVICE TileOwner tile_owner(const AttentionBatch& batch, int head, int64_t begin, int sequence) {
+  if (batch.cu_seqlens != nullptr) return {head, static_cast<int>(begin), 0};
+  return {head, 0, sequence};
+}
 
 // The map of a [rows, heads, width] tensor for tiles of `tile_rows` rows; `rows` and `length` are q's or k's of the
 // batch and above 0. Strides of dimensions with one index are not used by anyone, so whatever they are they pass.
@@ -60,15 +65,12 @@ inline TensorMap tile_map(const char* name, const AttentionBatch& batch, Element
                           int64_t length, int tile_rows) {
   const int64_t bytes = static_cast<int64_t>(element_bytes(element));
   const auto stride = [&](int64_t count, int64_t elements) { return (count > 1 ? elements : width) * bytes; };
-  const int64_t head = stride(heads, view.head_stride);
-  if (batch.cu_seqlens != nullptr) {
-    return device::tensor_map(name, {element, view.data, 3, {width, heads, rows}, {0, head, stride(rows, view.row_stride)},
-                                     {kPanelColumns, 1, tile_rows}, Swizzle::k128});
-  }
-  return device::tensor_map(
-      name, {element, view.data, 4, {width, heads, length, batch.sequences},
-             {0, head, stride(length, view.row_stride), stride(batch.sequences, length * view.row_stride)},
-             {kPanelColumns, 1, tile_rows, 1}, Swizzle::k128});
+  const bool packed = batch.cu_seqlens != nullptr;  // one long sequence, as far as the map knows
+  const int64_t sequences = packed ? 1 : batch.sequences, count = packed ? rows : length;
+  return device::tensor_map(name, {element, view.data, 4, {width, heads, count, sequences},
+                                   {0, stride(heads, view.head_stride), stride(count, view.row_stride),
+                                    stride(sequences, length * view.row_stride)},
+                                   {kPanelColumns, 1, tile_rows, 1}, Swizzle::k128});
 }
 
 // Brings rows [first, first + kRows) of the owner's sequence; Tile::kBytes arrive at `full`. By one thread.
@@ -78,13 +80,8 @@ IGF_DEVICE void load_rows(unsigned char* tile, const TensorMap& map, const TileO
 #pragma unroll
   for (int panel = 0; panel < Tile::kPanels; ++panel) {
     unsigned char* const to = tile + panel * Tile::kPanelBytes;
-    if (owner.packed) {
-      const int at[3] = {panel * kPanelColumns, owner.head, owner.begin + first};
-      device::ptx::load_tile<3>(to, map, at, full IGF_SITE);
-    } else {
-      const int at[4] = {panel * kPanelColumns, owner.head, first, owner.sequence};
-      device::ptx::load_tile<4>(to, map, at, full IGF_SITE);
-    }
+    const int at[4] = {panel * kPanelColumns, owner.head, owner.begin + first, owner.sequence};
+    device::ptx::load_tile<4>(to, map, at, full IGF_SITE);
   }
 }
 
@@ -96,13 +93,8 @@ IGF_DEVICE void store_rows(const TensorMap& map, const TileOwner& owner, int fir
 #pragma unroll
   for (int panel = 0; panel < Tile::kPanels; ++panel) {
     const unsigned char* const from = tile + panel * Tile::kPanelBytes;
-    if (owner.packed) {
-      const int at[3] = {panel * kPanelColumns, owner.head, owner.begin + first};
-      device::ptx::store_tile<3>(map, at, from IGF_SITE);
-    } else {
-      const int at[4] = {panel * kPanelColumns, owner.head, first, owner.sequence};
-      device::ptx::store_tile<4>(map, at, from IGF_SITE);
-    }
+    const int at[4] = {panel * kPanelColumns, owner.head, owner.begin + first, owner.sequence};
+    device::ptx::store_tile<4>(map, at, from IGF_SITE);
   }
 }
 
@@ -151,7 +143,7 @@ IGF_DEVICE int mn_step(int s) { return s * 2 * kSwizzleBlock; }
 // A place in a ring of stages, and the parity of the phase that its barriers are in on this round.
 template <int kStages>
 struct Ring {
-  int stage = 0;
+  int stage = 0;   // [0, kStages)
   int parity = 0;
   IGF_DEVICE void advance() {
     if (++stage == kStages) {

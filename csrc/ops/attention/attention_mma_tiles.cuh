@@ -92,9 +92,9 @@ IGF_DEVICE void copy_tile_async(T* tile, const AttentionView<const void>& from, 
                                 int count IGF_SITE_PARAMETER) {
   const T* const rows = static_cast<const T*>(from.data) + row * from.row_stride + head * from.head_stride;
   for_each_chunk<kWidth, kThreads, kRows>(device::thread_x(), [&](int r, int place, int column) {
-    const int inside = r < count ? r : count - 1;  // an address of the tensor, though nothing may be read there
-    device::ptx::cp_async_zero_fill<16>(tile + place, rows + inside * from.row_stride + column,
-                                        r < count ? 16 : 0 IGF_SITE);
+    const bool inside = r < count;  // outside, nothing is read, though an aligned address is asked for
+    device::ptx::cp_async_zero_fill<16>(tile + place, inside ? rows + r * from.row_stride + column : rows,
+                                        inside ? 16 : 0 IGF_SITE);
   });
 }
 

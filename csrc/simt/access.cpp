@@ -22,7 +22,8 @@ Touch touch_of(Word word, bool writes) {
     case Word::kLoadAcquire:
     case Word::kStoreRelease:
     case Word::kAddAcquireRelease:
-    case Word::kAddRelease: return Touch::kAtomic;
+    case Word::kAddRelease:
+    case Word::kAddFour: return Touch::kAtomic;
     default: return writes ? Touch::kWrite : Touch::kRead;
   }
 }
@@ -135,6 +136,15 @@ uint64_t change_memory(void* place, uint64_t operand, Number number, Word word, 
     case Number::kInt64: return change<int64_t>(at, operand, word);
     default: return change<float>(at, operand, word);
   }
+}
+
+void add_four(float* place, const float* values, Site site) {
+  const uintptr_t at = checked_access(reinterpret_cast<uintptr_t>(place), 16, Word::kAddFour, site, true);
+  if (at == 0) return;
+  float sums[4];
+  std::memcpy(sums, reinterpret_cast<const void*>(at), sizeof sums);
+  for (int i = 0; i < 4; ++i) sums[i] += values[i];
+  std::memcpy(reinterpret_cast<void*>(at), sums, sizeof sums);
 }
 
 uint32_t ordered_access(uint32_t* place, uint32_t value, Word word, Site site) {

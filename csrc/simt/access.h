@@ -18,6 +18,9 @@ enum class Number : uint8_t { kInt32, kUint32, kUint64, kInt64, kFloat };
 // place = word(place, operand); returns the bits before. The bits of the narrow types stand in the low half.
 uint64_t change_memory(void* place, uint64_t operand, Number number, Word word, Site site);
 
+// Four additions to floats in global memory, on 16 bytes (device/ptx_bulk.cuh).
+void add_four(float* place, const float* values, Site site);
+
 // The same kinds of access, which are their own fences (device/ptx.cuh); `value` is added or stored.
 uint32_t ordered_access(uint32_t* place, uint32_t value, Word word, Site site);
 

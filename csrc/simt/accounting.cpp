@@ -48,14 +48,18 @@ Direction direction_of(Word word) {
     case Word::kStore:
     case Word::kStoreOnce:
     case Word::kStoreMatrix:
-    case Word::kStoreRelease: return Direction::kStore;
+    case Word::kStoreRelease:
+    case Word::kStoreTile: return Direction::kStore;
     case Word::kAtomicAdd:
     case Word::kAtomicMax:
     case Word::kAtomicMin:
     case Word::kAtomicExchange:
     case Word::kAtomicOr:
     case Word::kAddAcquireRelease:
-    case Word::kAddRelease: return Direction::kAtomic;
+    case Word::kAddRelease:
+    case Word::kAddTile:
+    case Word::kBulkAdd:
+    case Word::kAddFour: return Direction::kAtomic;
     default: return Direction::kLoad;
   }
 }
@@ -138,6 +142,25 @@ void Accounting::accessed(const Who& who, const Access& access) {
     visits.first += static_cast<uint32_t>(visits.groups.size());
     visits.groups.clear();
   }
+}
+
+void Accounting::moved(const Who&, const Access& access) {
+  PlaceTraffic& place = now_.places[place_of(access)];
+  const size_t buffer = static_cast<size_t>(access.buffer - buffers().all().data());
+  const uint64_t first = access.address / kSectorBytes;
+  const uint64_t sectors = divided_up(access.address + access.bytes, kSectorBytes) - first;
+  const uint64_t ideal = divided_up(access.bytes, kSectorBytes);
+  Flow& flow = traffic_[buffer].flows[static_cast<size_t>(place.direction)];
+  flow.bytes += access.bytes;
+  flow.sectors += sectors;
+  flow.ideal_sectors += ideal;
+  ++place.accesses;
+  place.bytes += access.bytes;
+  place.cost += sectors;
+  place.ideal += ideal;
+  const uint8_t bit = static_cast<uint8_t>(1u << static_cast<int>(place.direction));
+  const uint64_t offset = access.address - traffic_[buffer].begin;
+  for (uint64_t byte = offset; byte < offset + access.bytes; ++byte) touched_[buffer][byte] |= bit;
 }
 
 void Accounting::said(const Who&, Word word, Site) { ++now_.said[static_cast<size_t>(word)]; }

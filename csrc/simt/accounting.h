@@ -70,6 +70,7 @@ class Accounting : public Observer {
   ~Accounting() override;
   void launch_begins(const LaunchFacts& launch) override;
   void accessed(const Who& who, const Access& access) override;
+  void moved(const Who& who, const Access& access) override;
   void said(const Who& who, Word word, Site site) override;
   void launch_ends(const LaunchFacts& launch, const char* fault) override;
 

@@ -40,6 +40,7 @@ struct Thread {
   Site waits_site;
   uint32_t waits_lanes = 0;  // of a warp word: its mask
   uint64_t answer = 0;  // of the warp word it waited at
+  uintptr_t waits_mbarrier = 0;  // 0: at none
   Clock clock;          // order.h
 };
 
@@ -55,6 +56,8 @@ struct Meeting {
 
 struct MatrixWords;  // ptx_words.h
 struct Warpgroups;   // wgmma_state.h
+struct Mbarriers;    // mbarriers.h
+struct BulkCopies;   // bulk.h
 
 struct Warp {
   uint32_t ended = 0;  // lanes that have left the kernel
@@ -85,6 +88,8 @@ struct Block {
   SharedMemory shared;        // its own copy
   Copies copies;              // into it, under way
   std::shared_ptr<Warpgroups> warpgroups;  // made by the first wgmma word
+  std::shared_ptr<Mbarriers> mbarriers;  // made by the first word of theirs
+  std::shared_ptr<BulkCopies> bulk;
 };
 
 // What one access hook needs, in one cache line; of the thread whose turn it is.
@@ -95,7 +100,7 @@ struct Turn {
   size_t shared_bytes = 0;
   int64_t accesses_left = 0;  // until the turn ends
   Thread* thread = nullptr;
-  uint32_t number = 0;        // of the thread in the launch, from 1: Mark::thread
+  uint32_t number = 0;        // of the thread: Mark::thread
   uint32_t first_number = 0;  // of its block's first thread
   uint32_t clock = 0;
   uint32_t base = 0;          // of its block
@@ -109,6 +114,7 @@ struct Launch {
   Options options;
   int threads = 0;  // of a block
   int warps = 0;
+  int rows = 0;  // of lanes, of a block: its warps, then those of asynchronous copies (bulk.h)
   int64_t blocks = 0;
   std::vector<int64_t> block_order;  // empty: by number, from the end for kReverse
   int64_t started = 0;               // blocks

@@ -63,6 +63,25 @@ enum class Word : uint8_t {
   kWgmma,
   kWgmmaCommit,
   kWgmmaWait,
+  kMbarrierInit,
+  kMbarrierInitFence,
+  kMbarrierArrive,
+  kMbarrierArriveExpecting,
+  kMbarrierWait,
+  kProxyFenceShared,
+  kProxyFenceGlobal,
+  kReleaseRegisters,
+  kClaimRegisters,
+  kPrefetchTensorMap,
+  kLoadTile,
+  kStoreTile,
+  kAddTile,
+  kBulkLoad,
+  kBulkAdd,
+  kBulkCommit,
+  kBulkWait,
+  kBulkWaitRead,
+  kAddFour,
   kCount
 };
 
@@ -108,6 +127,8 @@ class Observer {
   virtual void launch_begins(const LaunchFacts& launch) = 0;
   // After the access has passed all checks, before the next instruction of that thread.
   virtual void accessed(const Who& who, const Access& access) = 0;
+  // A run of bytes in global memory that a copy engine moves for the thread: no access of a warp.
+  virtual void moved(const Who& who, const Access& access) = 0;
   // Every other word, as the thread says it (before it waits); not called for words that the mutator dropped.
   virtual void said(const Who& who, Word word, Site site) = 0;
   // `fault` is null after a clean run.

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "simt/fault.h"
+#include "simt/proxies.h"
 #include "simt/shadow.h"
 #include "simt/sync.h"
 
@@ -54,8 +55,9 @@ void fill_in(Launch& launch) {
   launch.threads = facts.threads_x * facts.threads_y;
   launch.warps = (launch.threads + kWarpLanes - 1) / kWarpLanes;
   launch.blocks = facts.blocks_x * facts.blocks_y;
-  if (launch.blocks > (int64_t{1} << 31) / launch.threads) {
-    throw std::runtime_error(std::string(facts.kernel) + ": the emulator runs at most 2^31 threads");
+  launch.rows = rows_of_block(launch.warps);
+  if (launch.blocks > (int64_t{1} << 32) / (launch.rows * kWarpLanes) - 1) {
+    throw std::runtime_error(std::string(facts.kernel) + ": more blocks than the emulator can number");
   }
   launch.resident = static_cast<int>(std::min<int64_t>(std::max(launch.options.resident_blocks, 1), launch.blocks));
   launch.random.seed(launch.options.seed);
@@ -71,6 +73,7 @@ struct Running {
   explicit Running(Launch& launch) { current_launch = &launch; }
   ~Running() {
     forget_order();
+    forget_proxies();
     end_shadow();
     current_launch = nullptr;
   }
@@ -132,7 +135,10 @@ const char* name_of(Word word) {
       "any_lane", "all_lanes", "match_lanes", "block_fence", "device_fence", "let_others_run", "trap", "cp_async",
       "cp_async_commit", "cp_async_wait", "ldmatrix", "stmatrix", "mma", "named_barrier_sync", "named_barrier_arrive",
       "load_acquire", "store_release", "add_acquire_release", "add_release", "prefetch_l2",
-      "wgmma_tile", "wgmma_fence", "wgmma", "wgmma_commit", "wgmma_wait"};
+      "wgmma_tile", "wgmma_fence", "wgmma", "wgmma_commit", "wgmma_wait", "mbarrier_init", "mbarrier_init_fence",
+      "mbarrier_arrive", "mbarrier_arrive_expecting", "mbarrier_wait", "proxy_fence_shared", "proxy_fence_global",
+      "release_registers", "claim_registers", "prefetch_tensor_map", "load_tile", "store_tile", "add_tile", "bulk_load",
+      "bulk_add", "bulk_commit", "bulk_wait", "bulk_wait_read", "add_four"};
   static_assert(sizeof kNames / sizeof *kNames == static_cast<size_t>(Word::kCount));
   return word == Word::kCount ? "nothing that waits" : kNames[static_cast<int>(word)];
 }

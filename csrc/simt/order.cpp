@@ -17,7 +17,7 @@ struct Published {
 
 std::unordered_map<uintptr_t, Published> published;
 
-int64_t warp_of(const Thread& thread) { return thread.who.block * current_launch->warps + thread.who.warp; }
+int64_t warp_of(const Thread& thread) { return thread.who.block * current_launch->rows + thread.who.warp; }
 
 bool covers(const View& view, const View& other) {
   for (const View::Base& base : other.bases) {
@@ -62,10 +62,10 @@ View::Row later_clocks(View::Row a, const View::Row& b) {
   return a;
 }
 
-// The part of what was seen that is not of the block itself.
+// The part of what was seen that is not of the block's own threads.
 Seen without_block(const Seen& seen, int64_t block) {
   if (seen == nullptr) return seen;
-  const int64_t first = block * current_launch->warps;
+  const int64_t first = block * current_launch->rows;
   const auto own = [=](const View::Row& row) { return row.warp >= first && row.warp < first + current_launch->warps; };
   auto rest = std::make_shared<View>(*seen);
   std::erase_if(rest->rows, own);
@@ -101,18 +101,27 @@ Seen joined(const Seen& a, const Seen& b) {
   return both;
 }
 
-bool seen_by_view(const Thread& reader, uint32_t thread, uint32_t clock) {
-  if (reader.clock.seen == nullptr) return false;
-  const View& view = *reader.clock.seen;
-  const int64_t block = (thread - 1) / current_launch->threads;
-  const int in_block = static_cast<int>(thread - 1 - block * current_launch->threads);
+bool seen_by_view(const Seen& seen, uint32_t thread, uint32_t clock) {
+  if (seen == nullptr) return false;
+  const View& view = *seen;
+  const int lanes = current_launch->rows * kWarpLanes;
+  const int64_t block = (thread - 1) / lanes;
+  const int in_block = static_cast<int>(thread - 1 - block * lanes);
   const auto base = std::lower_bound(view.bases.begin(), view.bases.end(), block,
                                      [](const View::Base& b, int64_t number) { return b.block < number; });
   if (base != view.bases.end() && base->block == block && clock < base->clock) return true;
-  const int64_t warp = block * current_launch->warps + in_block / kWarpLanes;
+  const int64_t warp = block * current_launch->rows + in_block / kWarpLanes;
   const auto row = std::lower_bound(view.rows.begin(), view.rows.end(), warp,
                                     [](const View::Row& r, int64_t w) { return r.warp < w; });
   return row != view.rows.end() && row->warp == warp && clock <= row->clocks[in_block % kWarpLanes];
+}
+
+Seen only_lane(int64_t block, int lane, uint32_t clock) {
+  auto view = std::make_shared<View>();
+  View::Row row{block * current_launch->rows + lane / kWarpLanes, {}};
+  row.clocks[static_cast<size_t>(lane % kWarpLanes)] = clock;
+  view->rows.push_back(row);
+  return view;
 }
 
 void order_block(Block& block) {

@@ -16,10 +16,14 @@ namespace igf::simt {
 struct Thread;
 struct Block;
 
+// Views and marks number the lanes of a block: its threads first, in whole warps, then lanes that no thread has, for what
+// its asynchronous copies do (bulk.h). Those count for themselves, from kAsyncClock on: no block's base covers them.
+constexpr uint32_t kAsyncClock = 1u << 31;
+
 // What somebody has seen of others. Immutable once shared.
 struct View {
   struct Row {
-    int64_t warp;  // of the launch: block * warps of a block + warp
+    int64_t warp;  // of the launch: block * rows of a block + warp
     std::array<uint32_t, 32> clocks;  // of each lane: accesses up to this clock are seen; 0: none
   };
   struct Base {
@@ -46,7 +50,7 @@ struct Clock {
 // How far a fence or an ordered access reaches.
 enum class Scope { kBlock = 0, kDevice = 1 };
 
-// One thread's access, kept in a shadow cell. thread: number in the launch + 1; 0 for none.
+// One thread's access, kept in a shadow cell. thread: block * lanes of a block + lane + 1; 0 for none.
 struct Mark {
   uint32_t thread;
   uint32_t clock;
@@ -55,7 +59,10 @@ struct Mark {
 
 // Whether the current thread has seen an access that its block's base does not cover: of another thread of its block,
 // or of another block.
-bool seen_by_view(const Thread& reader, uint32_t thread, uint32_t clock);
+bool seen_by_view(const Seen& seen, uint32_t thread, uint32_t clock);
+
+// The lane of a block at that clock of its own, and nothing else.
+Seen only_lane(int64_t block, int lane, uint32_t clock);
 
 // All threads of the block have met: from here on its base covers all they did.
 void order_block(Block& block);

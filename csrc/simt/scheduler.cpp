@@ -3,7 +3,9 @@
 #include <bit>
 #include <deque>
 
+#include "simt/bulk.h"
 #include "simt/fault.h"
+#include "simt/mbarriers.h"
 
 namespace igf::simt {
 
@@ -13,6 +15,8 @@ namespace {
 
 // Turns given up in vain before a launch counts as one that waits for ever.
 constexpr int64_t kPatience = int64_t{1} << 20;
+// After so many a load of a tensor arrives, where loads are late.
+constexpr int64_t kLoadPatience = 256;
 // A turn that no schedule ends is ended after so many accesses: the thread may wait in a loop without saying so.
 constexpr int64_t kLongTurn = int64_t{1} << 20;
 
@@ -80,8 +84,8 @@ void take_turn(Thread& thread) {
   turn.stack_bytes = thread.context.stack_bytes;
   turn.shared_low = reinterpret_cast<uintptr_t>(thread.block->shared.base);
   turn.shared_bytes = kSharedRoom;
-  turn.number = static_cast<uint32_t>(thread.who.block * current_launch->threads + thread.who.thread + 1);
-  turn.first_number = turn.number - static_cast<uint32_t>(thread.who.thread);
+  turn.first_number = static_cast<uint32_t>(thread.who.block * current_launch->rows * kWarpLanes + 1);
+  turn.number = turn.first_number + static_cast<uint32_t>(thread.who.thread);
   refresh_clock();
   refill_accesses();
 }
@@ -116,6 +120,7 @@ void add_waiting(Fault& fault) {
     group->threads.push_back(thread.who.thread);
   }
   for (const Group& group : groups) {
+    if (group.word == Word::kMbarrierWait) continue;
     const std::string lanes = group.lanes == 0 ? "" : " of " + lanes_of(group.lanes);
     fault.steps.push_back({"threads " + ranges(group.threads) + " of block " + std::to_string(group.block) +
                                " wait for " + name_of(group.word) + lanes,
@@ -123,10 +128,25 @@ void add_waiting(Fault& fault) {
   }
 }
 
+// The mbarriers that threads wait at, and what their phases lack.
+void add_mbarriers(Fault& fault) {
+  for (int b = 0; b < current_launch->resident; ++b) {
+    const Block& block = blocks[b];
+    if (block.mbarriers == nullptr) continue;
+    for (const Mbarrier& barrier : block.mbarriers->all) {
+      if (barrier.waiting.empty()) continue;
+      fault.steps.push_back({"threads " + ranges(barrier.waiting) + " of block " + std::to_string(block.number) +
+                                 " wait for " + describe(block, barrier),
+                             where_of(thread_of(block, barrier.waiting.front()).waits_site)});
+    }
+  }
+}
+
 Fault deadlock() {
   Fault fault;
   fault.rule = "deadlock: every thread that has not ended waits";
   add_waiting(fault);
+  add_mbarriers(fault);
   fault.advice = "all lanes of a mask must say the same word with the same mask, all threads of a block its barriers";
   if (current_launch->blocks > current_launch->resident) {
     fault.advice += "; " + std::to_string(current_launch->resident) + " of " + std::to_string(current_launch->blocks) +
@@ -137,7 +157,9 @@ Fault deadlock() {
 
 // Gives the turn to the next ready thread; returns when the caller's comes again.
 void give_turn(Thread& from) {
-  if (current_launch->ready_count == 0) fail(deadlock());
+  while (current_launch->ready_count == 0) {
+    if (!complete_a_load()) fail(deadlock());
+  }
   Thread& next = threads[pick(from.slot)];
   take_turn(next);
   if (&next != &from) switch_context(from.context, next.context);
@@ -166,6 +188,8 @@ void begin_block(Block& block, int64_t number) {
   block.warpgroups = nullptr;
   refill(block.shared);
   block.copies.begin(reinterpret_cast<uintptr_t>(block.shared.base), launch.threads);
+  block.mbarriers = nullptr;
+  block.bulk = nullptr;
   for (int i = 0; i < launch.threads; ++i) {
     Thread& thread = thread_of(block, i);
     thread.clock = Clock();
@@ -230,11 +254,14 @@ void wait_here(Word word, Site site) {
   not_ready(thread, State::kWaiting);
   give_turn(thread);
   thread.waits_lanes = 0;
+  thread.waits_mbarrier = 0;
 }
 
 void yield_turn(int64_t in_vain) {
   Thread& thread = *turn.thread;
   current_launch->waits_in_vain += in_vain;
+  // What they wait for may be what a copy brings.
+  if (in_vain > 0 && current_launch->waits_in_vain % kLoadPatience == 0) complete_a_load();
   if (current_launch->waits_in_vain > kPatience) {
     Fault fault;
     fault.rule = "no end in sight: threads wait in a loop for what does not come";
@@ -262,7 +289,9 @@ void end_thread() {
   check_barriers_at_end(thread);
   check_meetings_at_end(thread);
   check_copies_at_end(thread);
+  check_bulk_at_end(thread);
   if (block.ended < current_launch->threads) give_turn(thread);
+  finish_bulk(block);
   // The block has ended: its threads' stacks are free for the next one, which run_blocks begins.
   leave_turn();
   switch_context(thread.context, current_launch->outside);
@@ -283,6 +312,7 @@ void run_blocks() {
   for (int b = 0; b < launch.resident; ++b) begin_block(blocks[b], number_of_block(launch.started));
   int after = launch.options.schedule == Schedule::kReverse ? 0 : -1;
   while (launch.finished < launch.blocks) {
+    while (launch.ready_count == 0 && complete_a_load()) continue;
     if (launch.ready_count == 0) {
       recorded_fault() = deadlock();
       launch.failed = true;

@@ -1,81 +1,20 @@
 #include "simt/shadow.h"
 
-#include <sys/mman.h>
-
+#include <algorithm>
 #include <bit>
 #include <cstring>
-#include <stdexcept>
 
 #include "simt/buffers.h"
 #include "simt/fault.h"
+#include "simt/mbarriers.h"
+#include "simt/proxies.h"
+#include "simt/shadow_cells.h"
 
 namespace igf::simt {
 namespace {
 
 constexpr Where kAtomicMark = kWhereFree;  // set in Mark::where of an atomic
 constexpr uint32_t kMany = ~0u;            // in Mark::thread: Mark::clock numbers a set of readers
-
-// One element. `other` holds who has read it, or changed it by atomics, since the last plain write.
-struct Cell {
-  Mark write;
-  Mark other;
-};
-
-// Lanes of one warp that read (or changed by atomics) one element at one clock.
-struct Readers {
-  uint32_t first;  // Mark::thread of the warp's lane 0
-  uint32_t lanes;
-  uint32_t clock;
-  Where where;     // of the last of them
-};
-
-struct Region {
-  uintptr_t begin;
-  uintptr_t end;
-  bool read_only;
-  int item_shift;
-  Cell* cells;
-  const Buffer* buffer;
-};
-
-// Zeroed memory for cells, kept from launch to launch.
-class CellMemory {
- public:
-  Cell* take(size_t count) {
-    Cell* const taken = cells_ + used_;
-    used_ += count;
-    return taken;
-  }
-
-  // Provides `count` cells in all, zero.
-  void provide(size_t count) {
-    if (count <= size_) return;
-    if (cells_ != nullptr) munmap(cells_, size_ * sizeof(Cell));
-    size_ = 0;
-    void* memory = mmap(nullptr, count * sizeof(Cell), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    cells_ = memory == MAP_FAILED ? nullptr : static_cast<Cell*>(memory);
-    if (cells_ == nullptr) throw std::runtime_error("simt: no memory to watch the kernel's buffers");
-    size_ = count;
-  }
-
-  void give_back() {
-    constexpr size_t kCheaperToClear = size_t{1} << 20;
-    const size_t bytes = used_ * sizeof(Cell);
-    used_ = 0;
-    if (bytes == 0) return;
-    if (bytes <= kCheaperToClear) {
-      std::memset(static_cast<void*>(cells_), 0, bytes);
-    } else if (madvise(cells_, size_ * sizeof(Cell), MADV_DONTNEED) != 0) {
-      std::memset(static_cast<void*>(cells_), 0, size_ * sizeof(Cell));
-    }
-  }
-
- private:
-  Cell* cells_ = nullptr;
-  size_t size_ = 0;
-  size_t used_ = 0;
-};
 
 CellMemory memory;
 std::vector<Region> regions;  // by address
@@ -86,7 +25,7 @@ std::vector<std::vector<Readers>> many;  // sets of readers; those not in use ar
 std::vector<uint32_t> unused_sets;
 
 bool is_own_block(uint32_t thread) {
-  return thread - turn.first_number < static_cast<uint32_t>(current_launch->threads);
+  return thread - turn.first_number < static_cast<uint32_t>(current_launch->rows) * kWarpLanes;
 }
 
 // Whether the access has happened before whatever the current thread does now.
@@ -98,7 +37,7 @@ bool precedes(uint32_t thread, uint32_t clock) {
   } else if (kShared) {
     return true;  // of a block that had this memory before
   }
-  return seen_by_view(*turn.thread, thread, clock);
+  return seen_by_view(turn.thread->clock.seen, thread, clock);
 }
 
 struct Race {
@@ -106,24 +45,35 @@ struct Race {
   bool is_write;
 };
 
+bool is_async(uint32_t clock) { return clock >= kAsyncClock; }
+
+// Of a lane that no thread has: as if it were one, behind the others.
+Who maker_of(const Mark& mark) {
+  const int64_t lanes = current_launch->rows * kWarpLanes;
+  const int64_t block = (mark.thread - 1) / lanes;
+  const int lane = static_cast<int>((mark.thread - 1) % lanes);
+  return {block % current_launch->facts.blocks_x, block / current_launch->facts.blocks_x, block, lane,
+          lane / kWarpLanes, lane % kWarpLanes};
+}
+
 [[noreturn]] void fail_of_race(const Race& race, uint32_t bytes, Touch kind, Where where,
                                const std::string& place) {
   const auto verb = [](bool write, bool atomic) {
     return atomic ? " changes it by an atomic" : write ? " writes it" : " reads it";
   };
-  const uint32_t number = race.mark.thread - 1;
-  const int64_t block = number / current_launch->threads;
-  const int thread = static_cast<int>(number % current_launch->threads);
-  const Who other{block % current_launch->facts.blocks_x, block / current_launch->facts.blocks_x, block, thread,
-                  thread / kWarpLanes, thread % kWarpLanes};
-  const bool across = block != speaker().block;
+  const Who other = maker_of(race.mark);
+  const bool across = other.block != speaker().block;
   Fault fault;
   fault.rule = std::string("race between ") + (across ? "blocks" : "threads") + " on " + place + ", " +
                std::to_string(bytes) + " bytes";
   const bool by_atomic = (race.mark.where & kAtomicMark) != 0;
-  fault.steps.push_back({name_of(other) + verb(race.is_write, by_atomic), race.mark.where});
-  fault.steps.push_back({name_of(speaker()) + verb(kind == Touch::kWrite, kind == Touch::kAtomic), where});
-  fault.advice = across ? "nothing orders the two: blocks need device_fence and an atomic on both sides"
+  fault.steps.push_back({name_of_mark(race.mark) + verb(race.is_write, by_atomic), race.mark.where});
+  fault.steps.push_back({name_of_mark({turn.number, turn.clock, 0}) + verb(kind == Touch::kWrite, kind == Touch::kAtomic),
+                         where});
+  fault.advice = !across && (is_async(race.mark.clock) || is_async(turn.clock))
+                 ? "nothing orders the two: a copy comes after what precedes its word, and is over for those who have "
+                   "waited for it (at its mbarrier, or for its group) and for those ordered after them"
+                 : across ? "nothing orders the two: blocks need device_fence and an atomic on both sides"
                  : other.warp == speaker().warp
                      ? "nothing orders the two: lanes need a warp_barrier between them (shuffles do not order memory), "
                        "or a block_barrier where other warps touch it too"
@@ -161,7 +111,7 @@ bool races_with_other(const Cell& cell, Touch kind, Race& race) {
 }
 
 void add_to_set(std::vector<Readers>& set, const Mark& mark) {
-  const uint32_t lane = (mark.thread - 1) % current_launch->threads % kWarpLanes;
+  const uint32_t lane = (mark.thread - 1) % kWarpLanes;
   const uint32_t first = mark.thread - lane;
   const uint32_t bit = 1u << lane;
   Readers* same = nullptr;
@@ -267,7 +217,13 @@ std::string describe_global(const Region& region, uintptr_t address) {
   return region.buffer->name + "[" + std::to_string(offset >> region.item_shift) + "]";
 }
 
-const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
+Cell* cells_of(const SharedArray& array) {
+  const size_t resident = static_cast<size_t>(turn.thread->block->first_slot / current_launch->threads);
+  return shared_cells + resident * shared_cells_each + array.first_cell;
+}
+
+// The array that the bytes lie in.
+const SharedArray& array_at(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
   const size_t offset = address - turn.shared_low;
   const SharedLayout& layout = shared_layout();
   const size_t grain = offset / kSharedGrain;
@@ -275,19 +231,27 @@ const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where 
   if (number == 0 || offset + bytes > layout.arrays[number - 1].offset + layout.arrays[number - 1].bytes) {
     fail_of_bounds("out of bounds of shared memory: " + describe_shared(offset, bytes), bytes, kind, where, "");
   }
+  return layout.arrays[number - 1];
+}
+
+const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
+  const size_t offset = address - turn.shared_low;
+  const SharedArray& array = array_at(address, bytes, kind, where);
+  if (turn.thread->block->mbarriers != nullptr) {
+    const Mbarrier* const barrier = turn.thread->block->mbarriers->touched(address, bytes);
+    if (barrier != nullptr) fail_of_mbarrier_bytes(*barrier, doing(kind, bytes), where);
+  }
   if (const Copy* const copy = turn.thread->block->copies.under_way(address, bytes)) {
     fail_of_bytes_under_way(*copy, doing(kind, bytes) + " of " + describe_shared(offset, bytes), where);
   }
-  const size_t resident = static_cast<size_t>(turn.thread->block->first_slot / current_launch->threads);
-  const SharedArray& array = layout.arrays[number - 1];
-  Cell* const cells = shared_cells + resident * shared_cells_each + array.first_cell;
+  Cell* const cells = cells_of(array);
   const size_t first = (offset - array.offset) >> array.cell_shift;
   const size_t last = (offset + bytes - 1 - array.offset) >> array.cell_shift;
   Race race{};
   for (size_t i = first; i <= last; ++i) {
-    if (note<true>(cells[i], kind, where, race)) {
-      fail_of_race(race, bytes, kind, where, describe_shared(offset, bytes));
-    }
+    if (!note<true>(cells[i], kind, where, race)) continue;
+    const size_t raced = std::max(offset, array.offset + (i << array.cell_shift));
+    fail_of_race(race, bytes, kind, where, describe_shared(raced, std::min<uint32_t>(bytes, offset + bytes - raced)));
   }
   return nullptr;
 }
@@ -359,6 +323,46 @@ const Buffer* touch(uintptr_t address, uint32_t bytes, Touch kind, Where where) 
     }
   }
   return region->buffer;
+}
+
+void check_shared_bounds(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
+  array_at(address, bytes, kind, where);
+}
+
+std::string name_of_mark(const Mark& mark) {
+  const Who who = maker_of(mark);
+  if (!is_async(mark.clock)) return name_of(who);
+  return name_of_lane(who.thread) + " of block " + std::to_string(who.block);
+}
+
+const Mark* unfenced_write(uintptr_t address, uint32_t bytes, Where where, bool (*fenced)(const Mark&)) {
+  const bool shared = address - turn.shared_low < turn.shared_bytes;
+  uintptr_t begin = 0;
+  int shift = 0;
+  const Cell* cells = nullptr;
+  if (shared) {
+    const SharedArray& array = array_at(address, bytes, Touch::kRead, where);
+    begin = turn.shared_low + array.offset;
+    shift = array.cell_shift;
+    cells = cells_of(array);
+  } else if (const Region* const region = region_of(address); region != nullptr && !region->read_only) {
+    begin = region->begin;
+    shift = region->item_shift;
+    cells = region->cells;
+    bytes = static_cast<uint32_t>(std::min<uint64_t>(bytes, region->end - address));
+  }
+  if (cells == nullptr) return nullptr;
+  Mark known{};  // the last that was found fenced
+  for (uintptr_t i = (address - begin) >> shift; i <= (address + bytes - 1 - begin) >> shift; ++i) {
+    const Mark& write = cells[i].write;
+    if (write.thread == 0 || is_async(write.clock)) continue;
+    if (write.thread == known.thread && write.clock == known.clock) continue;
+    if (!(shared ? precedes<true>(write.thread, write.clock) : precedes<false>(write.thread, write.clock))) continue;
+    if (shared && !is_own_block(write.thread)) continue;  // of a block that had this memory before
+    if (!fenced(write)) return &write;
+    known = write;
+  }
+  return nullptr;
 }
 
 void begin_shadow() {

@@ -15,7 +15,7 @@ namespace igf::device {
 // bytes, on 512; p ^ (r / 4 % 2) of rows of 32 bytes, on 256.
 enum class Swizzle : int32_t { kNone, k32, k64, k128 };
 
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   uint64_t words[16];
 };
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "simt/fault.h"
+#include "simt/register_watch.h"
 #include "simt/shadow.h"
 
 namespace igf::simt {
@@ -55,6 +56,7 @@ uintptr_t checked_access(uintptr_t address, uint32_t bytes, Word word, Site site
   if (access.address % bytes != 0) fail_of_alignment(access.address, bytes, word, site);
   // A thread's own stack: words may be said of local variables too.
   if (access.address - turn.stack_low < turn.stack_bytes) return access.address;
+  if (turn.watch != nullptr && heard(access.address, bytes, writes, where_of(site))) return access.address;
   access.buffer = touch(access.address, bytes, kind, where_of(site));
   if (observer != nullptr) observer->accessed(speaker(), access);
   return access.address;

@@ -27,6 +27,7 @@ constexpr int kMaxThreads = 1024;
 constexpr int kNamedBarriers = 16;
 
 struct Block;
+class RegisterWatch;  // register_watch.h
 
 enum class State : uint8_t { kReady, kWaiting, kEnded };
 
@@ -42,6 +43,7 @@ struct Thread {
   uint64_t answer = 0;  // of the warp word it waited at
   uintptr_t waits_mbarrier = 0;  // 0: at none
   Clock clock;          // order.h
+  RegisterWatch* watch = nullptr;  // from its first wgmma_fence on
 };
 
 // Lanes that meet at a warp word: whoever comes last answers all. Freed as soon as it is complete.
@@ -95,7 +97,7 @@ struct Block {
 // What one access hook needs, in one cache line; of the thread whose turn it is.
 struct Turn {
   uintptr_t stack_low = 0;
-  size_t stack_bytes = 0;  // 0 while no thread runs: the hooks then do nothing
+  size_t stack_bytes = 0;  // 0 while no thread runs: the hooks then do nothing; and with a watch
   uintptr_t shared_low = 0;
   size_t shared_bytes = 0;
   int64_t accesses_left = 0;  // until the turn ends
@@ -104,6 +106,7 @@ struct Turn {
   uint32_t first_number = 0;  // of its block's first thread
   uint32_t clock = 0;
   uint32_t base = 0;          // of its block
+  RegisterWatch* watch = nullptr;  // hears accesses to the stack
 };
 
 struct Launch {
@@ -172,6 +175,8 @@ void check_barriers_at_end(Thread& thread);
 void check_meetings_at_end(Thread& thread);
 // copy_words.cpp: the same for asynchronous copies that nobody waited for.
 void check_copies_at_end(Thread& thread);
+// wgmma_words.cpp: the same for the words of its warpgroup, and products that nobody waited for.
+void check_warpgroup_at_end(Thread& thread);
 // Somebody does `what` to bytes of a copy that was not waited for.
 [[noreturn]] void fail_of_bytes_under_way(const Copy& copy, const std::string& what, Where where);
 

@@ -7,6 +7,7 @@
 
 #include "simt/buffers.h"
 #include "simt/fault.h"
+#include "simt/register_watch.h"
 #include "simt/shadow.h"
 
 namespace igf::simt {
@@ -20,8 +21,9 @@ namespace {
   fail(std::move(fault));
 }
 
-// Everything but the thread's own stack.
+// Everything but the thread's own stack, and that too where it is watched.
 __attribute__((noinline)) void hear(uintptr_t address, uint32_t bytes, bool writes, const void* counter) {
+  if (turn.watch != nullptr && heard(address, bytes, writes, where_of(counter))) return;
   if (--turn.accesses_left <= 0) end_long_turn(false);
   const Buffer* const buffer = touch(address, bytes, writes ? Touch::kWrite : Touch::kRead, where_of(counter));
   if (observer == nullptr) return;

@@ -5,6 +5,7 @@
 #include "simt/access.h"
 #include "simt/fault.h"
 #include "simt/ptx_words.h"
+#include "simt/register_watch.h"
 #include "simt/sync.h"
 
 namespace igf::simt {
@@ -84,6 +85,7 @@ void load_matrix(uint32_t* registers, int matrices, bool transposed, const void*
     }
   }
   for (int m = 0; m < matrices; ++m) registers[m] = visit.word.registers[m][lane];
+  heard_word(registers, static_cast<size_t>(matrices) * sizeof *registers, site);
 }
 
 void store_matrix(void* row, const uint32_t* registers, int matrices, bool transposed, Site site) {
@@ -114,6 +116,7 @@ void multiply_matrix(MmaInput input, float* sums, const uint32_t* a, const uint3
   std::memcpy(operands.sums[lane], sums, sizeof operands.sums[lane]);
   if (meet_for(Word::kMultiplyMatrix, static_cast<uint64_t>(input), visit, site)) mma_m16n8k16(input, operands);
   std::memcpy(sums, operands.sums[lane], sizeof operands.sums[lane]);
+  heard_word(sums, sizeof operands.sums[lane], site);
 }
 
 void prefetch(Site site) { say(Word::kPrefetch, site); }

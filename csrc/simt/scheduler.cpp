@@ -81,7 +81,8 @@ void not_ready(Thread& thread, State state) {
 void take_turn(Thread& thread) {
   turn.thread = &thread;
   turn.stack_low = reinterpret_cast<uintptr_t>(thread.context.stack_low);
-  turn.stack_bytes = thread.context.stack_bytes;
+  turn.watch = thread.watch;
+  turn.stack_bytes = thread.watch == nullptr ? thread.context.stack_bytes : 0;
   turn.shared_low = reinterpret_cast<uintptr_t>(thread.block->shared.base);
   turn.shared_bytes = kSharedRoom;
   turn.first_number = static_cast<uint32_t>(thread.who.block * current_launch->rows * kWarpLanes + 1);
@@ -93,6 +94,7 @@ void take_turn(Thread& thread) {
 void leave_turn() {
   turn.thread = nullptr;
   turn.stack_bytes = turn.shared_bytes = 0;
+  turn.watch = nullptr;
 }
 
 // "block_barrier at x.cu:3: block 0 threads 0-31", one step for each word and place that threads wait at.
@@ -193,6 +195,7 @@ void begin_block(Block& block, int64_t number) {
   for (int i = 0; i < launch.threads; ++i) {
     Thread& thread = thread_of(block, i);
     thread.clock = Clock();
+    thread.watch = nullptr;
     thread.who = {number % launch.facts.blocks_x, number / launch.facts.blocks_x, number, i, i / kWarpLanes,
                   i % kWarpLanes};
     thread.waits_at = Word::kCount;
@@ -290,6 +293,7 @@ void end_thread() {
   check_meetings_at_end(thread);
   check_copies_at_end(thread);
   check_bulk_at_end(thread);
+  check_warpgroup_at_end(thread);
   if (block.ended < current_launch->threads) give_turn(thread);
   finish_bulk(block);
   // The block has ended: its threads' stacks are free for the next one, which run_blocks begins.

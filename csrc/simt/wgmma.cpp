@@ -143,17 +143,4 @@ void multiply(const WgmmaOperands& operands, int columns, float* sums) {
   multiply_blocks(operands.a, operands.b, columns, sums);
 }
 
-uint64_t hash_of(const unsigned char* shared, const WgmmaTile& tile, bool mn_dense, int extent) {
-  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
-  uint64_t hash = kOdd;
-  const int pieces = pieces_of(extent);
-  for (int piece = 0; piece < pieces; ++piece) {
-    uint64_t halves[2];
-    std::memcpy(halves, shared + place_of_piece(tile, mn_dense, piece), sizeof halves);
-    hash = (hash ^ halves[0]) * kOdd;
-    hash = (hash ^ hash >> 29 ^ halves[1]) * kOdd;
-  }
-  return hash;
-}
-
 }  // namespace igf::simt

@@ -77,7 +77,4 @@ void decode_b(const unsigned char* shared, const WgmmaTile& tile, const WgmmaFor
 // sums[64][columns] += A B
 void multiply(const WgmmaOperands& operands, int columns, float* sums);
 
-// A number that differs, but by chance, where any byte of the operand does.
-uint64_t hash_of(const unsigned char* shared, const WgmmaTile& tile, bool mn_dense, int extent);
-
 }  // namespace igf::simt

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <deque>
 #include <list>
+#include <memory>
 #include <vector>
 
 #include "simt/core.h"
+#include "simt/register_watch.h"
 #include "simt/wgmma_words.h"
 
 namespace igf::simt {
@@ -17,39 +19,60 @@ struct WgmmaSums {
   std::array<float*, kWarpgroup> places;  // each thread's array
   int columns = 0;
   int under_way = 0;          // products that were not waited for
-  Site site;                  // of the latest of them
-  std::vector<float> values;  // [64][columns]; stand in the arrays only after the wait
+  std::vector<float> values;  // [64][columns]; they stand in the arrays only after the wait
+  size_t bytes() const { return static_cast<size_t>(columns) / 2 * sizeof(float); }  // of a thread
 };
+
+inline constexpr size_t kBytesOfA = 4 * sizeof(uint32_t);  // in a thread's registers
 
 // One product between its issue and the wait.
 struct WgmmaProduct {
   WgmmaForm form;
-  WgmmaTile a, b;
-  uint64_t a_hash = 0, b_hash = 0;
   std::list<WgmmaSums>::iterator sums;
-  std::array<const uint32_t*, kWarpgroup> a_places;         // of A in registers
-  std::vector<std::array<uint32_t, 4>> a_values;            // as they were at the issue, by thread
+  std::array<const uint32_t*, kWarpgroup> a_places;  // of A in registers
   uint64_t group = 0;
   Site site;
 };
 
+// A tile that has passed all checks: a loop hands over the same ones again.
+struct WgmmaTileChecked {
+  uint64_t descriptor = ~uint64_t{0};
+  bool mn_dense = false;
+  int extent = 0;
+};
+
 struct Warpgroup {
+  int first = 0;  // thread of the block
   // The meeting that gathers.
   Word word = Word::kCount;
   Site site;
   WgmmaForm form;
-  int pending = 0;  // of a wait
+  int pending = 0;           // of a wait
   std::vector<int> arrived;  // threads of the block
   std::array<WgmmaOffer, kWarpgroup> offers;
 
   std::deque<WgmmaProduct> products;  // in the order of issue
   std::list<WgmmaSums> sums;
-  uint64_t group = 0;   // that the next product will belong to
-  bool fenced = false;  // a fence has been said at all
+  uint64_t group = 0;  // that the next product will belong to
+  bool fenced = false;
+  std::vector<RegisterWatch> watches;  // by thread, from the first fence on
+  std::array<WgmmaTileChecked, 64> checked;  // by a hash of the descriptor
 };
 
 struct Warpgroups {
   std::vector<Warpgroup> of;  // by the number of the warpgroup in its block
 };
+
+// wgmma_tiles.cpp: whether the operand `name` can lie so, all of it in one array.
+void check_tile(Warpgroup& group, const char* name, uint64_t descriptor, bool mn_dense, int extent, Site site);
+
+// wgmma_products.cpp. All 128 threads have come; `offers` are theirs.
+void issue_product(Warpgroup& group, const WgmmaForm& form, Site site);
+// Ends the products but those of the `pending` latest groups and of none.
+void end_products(Warpgroup& group, int pending);
+// The thread whose turn it is touches bytes of its stack of which some belong to a product under way.
+[[noreturn]] void fail_of_registers_under_way(uintptr_t address, size_t bytes, bool writes, Where where);
+
+[[noreturn]] void fail_of_wgmma(const std::string& rule, Word word, Site site, const std::string& advice);
 
 }  // namespace igf::simt

@@ -101,6 +101,30 @@ Seen joined(const Seen& a, const Seen& b) {
   return both;
 }
 
+Seen common(const Seen& a, const Seen& b) {
+  if (a == b || a == nullptr || b == nullptr) return a == b ? a : nullptr;
+  auto both = std::make_shared<View>();
+  for (size_t i = 0, j = 0; i < a->rows.size() && j < b->rows.size();) {
+    const View::Row& x = a->rows[i];
+    const View::Row& y = b->rows[j];
+    if (x.warp == y.warp) {
+      View::Row row = x;
+      for (int lane = 0; lane < kWarpLanes; ++lane) row.clocks[lane] = std::min(x.clocks[lane], y.clocks[lane]);
+      both->rows.push_back(row);
+    }
+    i += x.warp <= y.warp ? 1 : 0;
+    j += y.warp <= x.warp ? 1 : 0;
+  }
+  for (size_t i = 0, j = 0; i < a->bases.size() && j < b->bases.size();) {
+    const View::Base& x = a->bases[i];
+    const View::Base& y = b->bases[j];
+    if (x.block == y.block) both->bases.push_back({x.block, std::min(x.clock, y.clock)});
+    i += x.block <= y.block ? 1 : 0;
+    j += y.block <= x.block ? 1 : 0;
+  }
+  return both;
+}
+
 bool seen_by_view(const Seen& seen, uint32_t thread, uint32_t clock) {
   if (seen == nullptr) return false;
   const View& view = *seen;

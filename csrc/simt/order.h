@@ -38,6 +38,8 @@ using Seen = std::shared_ptr<const View>;  // null: nothing
 
 // The smallest view that has seen both. Returns one of the two where that is it.
 Seen joined(const Seen& a, const Seen& b);
+// What both have seen.
+Seen common(const Seen& a, const Seen& b);
 
 // A thread's own time.
 struct Clock {

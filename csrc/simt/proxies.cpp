@@ -68,6 +68,8 @@ void say_fence(Word word, Space space, Site site) {
 
 std::string name_of_lane(int lane) {
   const int first_reading = reading_lane(0);
+  const int first_product = product_lane(0);
+  if (lane >= first_product) return "a product of warpgroup " + std::to_string(lane - first_product);
   if (lane < first_reading) return "a copy that ends at an mbarrier";
   const int threads = writing_lane(0) - first_reading;
   return "a bulk store or addition of thread " + std::to_string((lane - first_reading) % threads);

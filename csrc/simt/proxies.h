@@ -21,14 +21,17 @@
 namespace igf::simt {
 
 // The lanes of a block, behind its threads: one for each mbarrier (the copies that end there), two for each thread (its
-// stores and additions: what they read, what they write).
+// stores and additions: what they read, what they write), one for each warpgroup (its products).
 constexpr int kMbarrierRows = 2;
-inline int rows_of_block(int warps) { return 3 * warps + kMbarrierRows; }
+inline int rows_of_block(int warps) { return 3 * warps + kMbarrierRows + 1; }
 inline int mbarrier_lane(int number) {
   return current_launch->warps * kWarpLanes + number % (kMbarrierRows * kWarpLanes);
 }
 inline int reading_lane(int thread) { return (current_launch->warps + kMbarrierRows) * kWarpLanes + thread; }
 inline int writing_lane(int thread) { return (2 * current_launch->warps + kMbarrierRows) * kWarpLanes + thread; }
+inline int product_lane(int warpgroup) {
+  return (3 * current_launch->warps + kMbarrierRows) * kWarpLanes + warpgroup;
+}
 // "a copy that ends at an mbarrier", "a store or addition of thread 3": whose mark it is, for lanes that are no thread's.
 std::string name_of_lane(int lane);
 
@@ -60,9 +63,7 @@ class AsyncTurn {
 bool has_happened(const Mark& mark);
 
 // An access by the async proxy of whose turn it is: bounds and races are checked and the access is noted, as touch()
-// does, and what threads wrote there must be fenced. A tensor copy's turn is an AsyncTurn; wgmma's reads are those of
-// the threads that issue it, said at the issue and again at the wait, so that whatever happens in between is ordered
-// with neither. Returns what touch() does.
+// does, and what threads wrote there must be fenced. In an AsyncTurn. Returns what touch() does.
 const Buffer* touch_async(uintptr_t address, uint32_t bytes, Touch kind, Where where);
 
 // Between launches.

@@ -71,8 +71,8 @@ Who maker_of(const Mark& mark) {
   fault.steps.push_back({name_of_mark({turn.number, turn.clock, 0}) + verb(kind == Touch::kWrite, kind == Touch::kAtomic),
                          where});
   fault.advice = !across && (is_async(race.mark.clock) || is_async(turn.clock))
-                 ? "nothing orders the two: a copy comes after what precedes its word, and is over for those who have "
-                   "waited for it (at its mbarrier, or for its group) and for those ordered after them"
+                 ? "nothing orders the two: a copy, or product, comes after what precedes its word, and is over for those "
+                   "who have waited for it (at its mbarrier, or for its group) and for those ordered after them"
                  : across ? "nothing orders the two: blocks need device_fence and an atomic on both sides"
                  : other.warp == speaker().warp
                      ? "nothing orders the two: lanes need a warp_barrier between them (shuffles do not order memory), "

@@ -40,11 +40,10 @@ void decode_piece(const unsigned char* place, MmaInput input, float (&values)[kE
 
 // Calls put(element of M or N, element of k, value) for the whole operand.
 template <typename Put>
-void decode(const unsigned char* shared, const WgmmaTile& tile, bool mn_dense, int extent, MmaInput input, Put put) {
-  const int pieces = pieces_of(extent);
-  for (int piece = 0; piece < pieces; ++piece) {
+void decode(const unsigned char* shared, const std::vector<uint32_t>& pieces, bool mn_dense, MmaInput input, Put put) {
+  for (int piece = 0; piece < static_cast<int>(pieces.size()); ++piece) {
     float values[kElements];
-    decode_piece(shared + place_of_piece(tile, mn_dense, piece), input, values);
+    decode_piece(shared + pieces[static_cast<size_t>(piece)], input, values);
     for (int i = 0; i < kElements; ++i) {
       if (mn_dense) {
         put(kElements * (piece / kWgmmaDepth) + i, piece % kWgmmaDepth, values[i]);
@@ -95,7 +94,7 @@ WgmmaTile tile_of(uint64_t descriptor) {
 
 bool has_stray_bits(uint64_t descriptor) { return (descriptor & ~kMeant) != 0; }
 
-int pieces_of(int extent) { return extent * kPiecesOfDepth; }
+namespace {
 
 uint32_t place_of_piece(const WgmmaTile& tile, bool mn_dense, int piece) {
   const bool plain = tile.swizzle == WgmmaSwizzle::kNone;
@@ -117,8 +116,19 @@ uint32_t place_of_piece(const WgmmaTile& tile, bool mn_dense, int piece) {
   return swizzled(place, tile.swizzle);
 }
 
-void decode_a(const unsigned char* shared, const WgmmaTile& tile, const WgmmaForm& form, WgmmaOperands& operands) {
-  decode(shared, tile, form.transpose_a, kWgmmaRows, form.input,
+}  // namespace
+
+std::vector<uint32_t> pieces_of(const WgmmaTile& tile, bool mn_dense, int extent) {
+  std::vector<uint32_t> places(static_cast<size_t>(extent * kPiecesOfDepth));
+  for (size_t piece = 0; piece < places.size(); ++piece) {
+    places[piece] = place_of_piece(tile, mn_dense, static_cast<int>(piece));
+  }
+  return places;
+}
+
+void decode_a(const unsigned char* shared, const std::vector<uint32_t>& pieces, const WgmmaForm& form,
+              WgmmaOperands& operands) {
+  decode(shared, pieces, form.transpose_a, form.input,
          [&](int row, int k, float value) { operands.a[row][k] = value; });
 }
 
@@ -134,8 +144,9 @@ void decode_a(const uint32_t* const (&registers)[kWarpgroup], const WgmmaForm& f
   }
 }
 
-void decode_b(const unsigned char* shared, const WgmmaTile& tile, const WgmmaForm& form, WgmmaOperands& operands) {
-  decode(shared, tile, form.transpose_b, form.columns, form.input,
+void decode_b(const unsigned char* shared, const std::vector<uint32_t>& pieces, const WgmmaForm& form,
+              WgmmaOperands& operands) {
+  decode(shared, pieces, form.transpose_b, form.input,
          [&](int column, int k, float value) { operands.b[k][column] = value; });
 }
 

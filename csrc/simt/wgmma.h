@@ -50,8 +50,7 @@ bool has_stray_bits(uint64_t descriptor);
 
 // The operand's pieces, in shared memory. `extent`: M or N. K dense: piece i holds the elements 8 (i % 2) to 8 (i % 2) + 7
 // of k in row i / 2 of M or N; M or N dense: the elements 8 (i / 16) to 8 (i / 16) + 7 of M or N in row i % 16 of k.
-int pieces_of(int extent);
-uint32_t place_of_piece(const WgmmaTile& tile, bool mn_dense, int piece);
+std::vector<uint32_t> pieces_of(const WgmmaTile& tile, bool mn_dense, int extent);
 
 // Where an element of the sums stands: of thread `thread` of the warpgroup, in its register `index`; the same of the two
 // halves of its registers of A.
@@ -69,10 +68,12 @@ struct WgmmaOperands {
   float b[kWgmmaDepth][256];
 };
 
-// Decodes an operand out of shared memory, which begins at `shared`; A out of each thread's registers.
-void decode_a(const unsigned char* shared, const WgmmaTile& tile, const WgmmaForm& form, WgmmaOperands& operands);
+// Decodes an operand out of its pieces, places in shared memory, which begins at `shared`; A out of the threads' registers.
+void decode_a(const unsigned char* shared, const std::vector<uint32_t>& pieces, const WgmmaForm& form,
+              WgmmaOperands& operands);
 void decode_a(const uint32_t* const (&registers)[kWarpgroup], const WgmmaForm& form, WgmmaOperands& operands);
-void decode_b(const unsigned char* shared, const WgmmaTile& tile, const WgmmaForm& form, WgmmaOperands& operands);
+void decode_b(const unsigned char* shared, const std::vector<uint32_t>& pieces, const WgmmaForm& form,
+              WgmmaOperands& operands);
 
 // sums[64][columns] += A B
 void multiply(const WgmmaOperands& operands, int columns, float* sums);

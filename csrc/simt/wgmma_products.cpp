@@ -2,6 +2,8 @@
 #include <cstring>
 
 #include "simt/fault.h"
+#include "simt/proxies.h"
+#include "simt/shadow.h"
 #include "simt/wgmma_state.h"
 
 namespace igf::simt {
@@ -112,17 +114,82 @@ void give_out(Warpgroup& group, const WgmmaSums& sums) {
   }
 }
 
-void multiply_into(WgmmaSums& sums, const Warpgroup& group, const WgmmaForm& form) {
+// What all threads of the warpgroup have seen, each also of itself.
+Seen seen_by_all(const Warpgroup& group) {
+  Block& block = *turn.thread->block;
+  Seen all = thread_of(block, group.first).clock.seen;
+  const bool same = [&] {
+    for (int i = 1; i < kWarpgroup; ++i) {
+      if (thread_of(block, group.first + i).clock.seen != all) return false;
+    }
+    return true;
+  }();
+  for (int i = 0; !same && i < kWarpgroup; ++i) {
+    const Thread& thread = thread_of(block, group.first + i);
+    const Seen own = joined(thread.clock.seen, only_lane(block.number, thread.who.thread, thread.clock.now));
+    all = i == 0 ? own : common(all, own);
+  }
+  return all;
+}
+
+int number_of(const Warpgroup& group) { return group.first / kWarpgroup; }
+
+// The product's reads of shared memory: after what all threads have seen, before what follows a wait for it. It is the
+// lane of the warpgroup that reads: any thread's wait ends the product for all, as groups are the warpgroup's.
+class Reading {
+ public:
+  Reading(Warpgroup& group, Site site)
+      : where_(where_of(site)),
+        turn_({turn.thread->block, speaker(), Word::kWgmma, site, seen_by_all(group), turn.thread->block->base},
+              product_lane(number_of(group)), kAsyncClock + ++group.issued) {}
+
+  void read(const WgmmaTileChecked& tile) const {
+    for (const WgmmaTileChecked::Run& run : tile.runs) {
+      touch_async(turn.shared_low + run.begin, run.bytes, Touch::kRead, where_);
+    }
+  }
+
+ private:
+  Where where_;
+  AsyncTurn turn_;
+};
+
+// From here on all threads of the warpgroup are after the product that was issued as the count-th.
+void see_product(const Warpgroup& group, uint32_t count) {
+  Block& block = *turn.thread->block;
+  const Seen product = only_lane(block.number, product_lane(number_of(group)), kAsyncClock + count);
+  Seen before;
+  Seen after = product;
+  for (int i = 0; i < kWarpgroup; ++i) {
+    Thread& thread = thread_of(block, group.first + i);
+    if (thread.clock.seen != before) {
+      before = thread.clock.seen;
+      after = joined(before, product);
+    }
+    thread.clock.seen = after;
+  }
+}
+
+// Reads the operands as the product does, then multiplies.
+void multiply_into(WgmmaSums& sums, Warpgroup& group, const WgmmaForm& form, Site site) {
   static WgmmaOperands operands;  // one launch at a time; too large for a fiber's stack
   const WgmmaOffer& offer = group.offers[0];
-  if (form.a_in_registers) {
+  const WgmmaTileChecked& b = checked_tile(group, 'B', offer.b_tile, form.transpose_b, form.columns, site);
+  const WgmmaTileChecked* const a =
+      form.a_in_registers ? nullptr : &checked_tile(group, 'A', offer.a_tile, form.transpose_a, kWgmmaRows, site);
+  {
+    const Reading reading(group, site);
+    if (a != nullptr) reading.read(*a);
+    reading.read(b);
+  }
+  if (a != nullptr) {
+    decode_a(shared_base(), a->pieces, form, operands);
+  } else {
     const uint32_t* registers[kWarpgroup];
     for (int i = 0; i < kWarpgroup; ++i) registers[i] = group.offers[static_cast<size_t>(i)].a_registers;
     decode_a(registers, form, operands);
-  } else {
-    decode_a(shared_base(), tile_of(offer.a_tile), form, operands);
   }
-  decode_b(shared_base(), tile_of(offer.b_tile), form, operands);
+  decode_b(shared_base(), b.pieces, form, operands);
   multiply(operands, form.columns, sums.values.data());
 }
 
@@ -152,8 +219,6 @@ void issue_product(Warpgroup& group, const WgmmaForm& form, Site site) {
     fail_of_wgmma("a product without a wgmma_fence before it", Word::kWgmma, site,
                   "say wgmma_fence before the first product, and after threads have touched registers of the next");
   }
-  check_tile(group, "B", offer.b_tile, form.transpose_b, form.columns, site);
-  if (!form.a_in_registers) check_tile(group, "A", offer.a_tile, form.transpose_a, kWgmmaRows, site);
   WgmmaProduct product;
   product.form = form;
   product.site = site;
@@ -165,7 +230,7 @@ void issue_product(Warpgroup& group, const WgmmaForm& form, Site site) {
     check_registers(group, i, "A in registers", product.a_places[at], kBytesOfA, site);
     group.watches[at].take(address_of(product.a_places[at]), kBytesOfA);
   }
-  multiply_into(*product.sums, group, form);
+  multiply_into(*product.sums, group, form, site);
   ++product.sums->under_way;
   group.products.push_back(std::move(product));
 }
@@ -174,6 +239,7 @@ void end_products(Warpgroup& group, int pending) {
   const uint64_t kept = static_cast<uint64_t>(pending);
   const uint64_t ends = group.group > kept ? group.group - kept : 0;  // groups before this one
   bool registers = false;
+  bool ended = false;
   while (!group.products.empty() && group.products.front().group < ends) {
     const WgmmaProduct& product = group.products.front();
     for (int i = 0; product.form.a_in_registers && i < kWarpgroup; ++i) {
@@ -186,7 +252,9 @@ void end_products(Warpgroup& group, int pending) {
       group.sums.erase(product.sums);
     }
     group.products.pop_front();
+    ended = true;
   }
+  if (ended) see_product(group, group.issued - static_cast<uint32_t>(group.products.size()));
   // Several products may share A in registers: what others still have is theirs.
   for (const WgmmaProduct& product : group.products) {
     for (int i = 0; registers && product.form.a_in_registers && i < kWarpgroup; ++i) {

@@ -34,11 +34,16 @@ struct WgmmaProduct {
   Site site;
 };
 
-// A tile that has passed all checks: a loop hands over the same ones again.
+// A tile that has passed all checks, and where it lies: a loop hands over the same ones again.
 struct WgmmaTileChecked {
+  struct Run {
+    uint32_t begin, bytes;
+  };
   uint64_t descriptor = ~uint64_t{0};
   bool mn_dense = false;
   int extent = 0;
+  std::vector<uint32_t> pieces;
+  std::vector<Run> runs;  // the same bytes, by address
 };
 
 struct Warpgroup {
@@ -54,17 +59,18 @@ struct Warpgroup {
   std::deque<WgmmaProduct> products;  // in the order of issue
   std::list<WgmmaSums> sums;
   uint64_t group = 0;  // that the next product will belong to
+  uint32_t issued = 0;  // products so far: the clock of the lane that reads for them
   bool fenced = false;
   std::vector<RegisterWatch> watches;  // by thread, from the first fence on
-  std::array<WgmmaTileChecked, 64> checked;  // by a hash of the descriptor
+  std::array<WgmmaTileChecked, 64> checked[2];  // of A, of B, by a hash of the descriptor
 };
 
 struct Warpgroups {
   std::vector<Warpgroup> of;  // by the number of the warpgroup in its block
 };
 
-// wgmma_tiles.cpp: whether the operand `name` can lie so, all of it in one array.
-void check_tile(Warpgroup& group, const char* name, uint64_t descriptor, bool mn_dense, int extent, Site site);
+// wgmma_tiles.cpp: where the operand `name`, A or B, lies; fails where it cannot lie so, all of it in one array.
+const WgmmaTileChecked& checked_tile(Warpgroup& group, char name, uint64_t descriptor, bool mn_dense, int extent, Site site);
 
 // wgmma_products.cpp. All 128 threads have come; `offers` are theirs.
 void issue_product(Warpgroup& group, const WgmmaForm& form, Site site);

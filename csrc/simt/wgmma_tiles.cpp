@@ -31,10 +31,10 @@ Steps steps_of(const WgmmaTile& tile, bool mn_dense, int extent) {
 
 class Checker {
  public:
-  Checker(const char* name, const WgmmaTile& tile, Site site) : name_(name), tile_(tile), site_(site) {}
+  Checker(char name, const WgmmaTile& tile, Site site) : name_(name), tile_(tile), site_(site) {}
 
   [[noreturn]] void fail(const std::string& rule, const std::string& advice) const {
-    fail_of_wgmma("the tile of " + std::string(name_) + " (" + text_of(tile_) + ") " + rule, Word::kWgmma, site_, advice);
+    fail_of_wgmma(std::string("the tile of ") + name_ + " (" + text_of(tile_) + ") " + rule, Word::kWgmma, site_, advice);
   }
 
   // Swizzles exchange address bits: where a pattern does not stand on its size, they would exchange others.
@@ -74,7 +74,7 @@ class Checker {
     }
   }
 
-  void check_bounds(bool mn_dense, int extent) const {
+  void check_bounds(const std::vector<uint32_t>& pieces) const {
     const SharedLayout& layout = shared_layout();
     const size_t grain = tile_.start / kSharedGrain;
     const uint8_t number = grain < layout.array_of_grain.size() ? layout.array_of_grain[grain] : 0;
@@ -82,9 +82,7 @@ class Checker {
       fail("begins outside of the block's arrays: " + describe_shared(tile_.start, kPiece), "");
     }
     const SharedArray& array = layout.arrays[number - 1];
-    const int pieces = pieces_of(extent);
-    for (int piece = 0; piece < pieces; ++piece) {
-      const uint32_t place = place_of_piece(tile_, mn_dense, piece);
+    for (const uint32_t place : pieces) {
       if (place >= array.offset && place + kPiece <= array.offset + array.bytes) continue;
       fail("leaves its array: it begins at " + describe_shared(tile_.start, kPiece) + " and reads " +
                describe_shared(place, kPiece),
@@ -93,23 +91,41 @@ class Checker {
   }
 
  private:
-  const char* name_;
+  char name_;
   const WgmmaTile& tile_;
   Site site_;
 };
 
+std::vector<WgmmaTileChecked::Run> runs_of(std::vector<uint32_t> pieces) {
+  std::sort(pieces.begin(), pieces.end());
+  std::vector<WgmmaTileChecked::Run> runs;
+  for (const uint32_t place : pieces) {
+    if (!runs.empty() && runs.back().begin + runs.back().bytes == place) {
+      runs.back().bytes += kPiece;
+    } else {
+      runs.push_back({place, kPiece});
+    }
+  }
+  return runs;
+}
+
 }  // namespace
 
-void check_tile(Warpgroup& group, const char* name, uint64_t descriptor, bool mn_dense, int extent, Site site) {
-  WgmmaTileChecked& known = group.checked[(descriptor ^ descriptor >> 6) % group.checked.size()];
-  if (known.descriptor == descriptor && known.mn_dense == mn_dense && known.extent == extent) return;
+const WgmmaTileChecked& checked_tile(Warpgroup& group, char name, uint64_t descriptor, bool mn_dense, int extent,
+                                     Site site) {
+  std::array<WgmmaTileChecked, 64>& tiles = group.checked[name == 'A' ? 0 : 1];
+  WgmmaTileChecked& known = tiles[(descriptor ^ descriptor >> 6) % tiles.size()];
+  if (known.descriptor == descriptor && known.mn_dense == mn_dense && known.extent == extent) return known;
   const WgmmaTile tile = tile_of(descriptor);
   const Checker checker(name, tile, site);
   if (has_stray_bits(descriptor)) checker.fail("has bits that mean nothing", "make it with wgmma_tile");
   checker.check_pattern(mn_dense, extent);
   checker.check_steps(mn_dense, extent);
-  checker.check_bounds(mn_dense, extent);
-  known = {descriptor, mn_dense, extent};
+  std::vector<uint32_t> pieces = pieces_of(tile, mn_dense, extent);
+  checker.check_bounds(pieces);
+  known = {descriptor, mn_dense, extent, std::move(pieces), {}};
+  known.runs = runs_of(known.pieces);
+  return known;
 }
 
 uint64_t wgmma_tile(const void* shared, int leading, int stride, WgmmaSwizzle swizzle, Site site) {

@@ -41,8 +41,14 @@ struct BackwardWorkspace {
   uint32_t* ticket;
   int64_t slots;  // of query tiles, a head
   int tile_rows;  // a multiple of 16
-  int64_t bytes;
 };
+
+// Bytes of workspace; the call's pointers are not looked at.
+inline int64_t backward_workspace_bytes(const AttentionBackwardCall& call, int tile_rows) {
+  const int64_t slots = tile_slots(call.batch, call.batch.q_rows, call.batch.q_length, tile_rows);
+  const int64_t tiles = call.shape.heads * slots;
+  return (tiles * tile_rows * (call.shape.width + 2) + tiles + 1) * static_cast<int64_t>(sizeof(float));
+}
 
 inline BackwardWorkspace backward_workspace(const AttentionBackwardCall& call, int tile_rows) {
   const int64_t slots = tile_slots(call.batch, call.batch.q_rows, call.batch.q_length, tile_rows);
@@ -51,9 +57,7 @@ inline BackwardWorkspace backward_workspace(const AttentionBackwardCall& call, i
   float* const lse2 = dq_sum + rows * call.shape.width;
   float* const delta = lse2 + rows;
   uint32_t* const counters = reinterpret_cast<uint32_t*>(delta + rows);
-  uint32_t* const ticket = counters + tiles;
-  const int64_t bytes = (rows * (call.shape.width + 2) + tiles + 1) * static_cast<int64_t>(sizeof(float));
-  return {dq_sum, lse2, delta, counters, ticket, slots, tile_rows, bytes};
+  return {dq_sum, lse2, delta, counters, counters + tiles, slots, tile_rows};
 }
 
 namespace backward_rows {
@@ -65,6 +69,11 @@ constexpr int kLanes = 8;  // that share a row: 128 bytes of it at a time
 constexpr int kRowsAtOnce = kThreads / kLanes;
 constexpr int kGroupRows = 16, kGroupColumns = 8;  // of dq_sum
 constexpr int kHalfGroup = kGroupRows / 2;
+
+template <typename T, typename Void>
+IGF_DEVICE T* row_of(const AttentionView<Void>& view, int64_t row, int64_t head) {
+  return static_cast<T*>(view.data) + row * view.row_stride + head * view.head_stride;
+}
 
 // The caller's lanes' part of out[row] . dout[row].
 template <typename T>
@@ -97,10 +106,8 @@ IGF_KERNEL(kThreads) attention_backward_prepare(AttentionBackwardCall call, Back
     const int64_t row = at.q_begin + first + r;
     float sum = 0;
     if (inside) {
-      const T* const out = static_cast<const T*>(call.out.data) + row * call.out.row_stride + head * call.out.head_stride;
-      const T* const dout =
-          static_cast<const T*>(call.dout.data) + row * call.dout.row_stride + head * call.dout.head_stride;
-      sum = dot_part(out, dout, static_cast<int>(call.shape.width), lane);
+      sum = dot_part(row_of<const T>(call.out, row, head), row_of<const T>(call.dout, row, head),
+                     static_cast<int>(call.shape.width), lane);
     }
 #pragma unroll
     for (int mask = kLanes / 2; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
@@ -130,7 +137,7 @@ IGF_KERNEL(kThreads) attention_backward_finish(AttentionBackwardCall call, Backw
   for (int piece = thread_x(); piece < pieces; piece += kThreads) {
     const int group = piece / kHalfGroup, g = piece % kHalfGroup;
     const int columns = group % column_groups * kGroupColumns;
-    const Packed<float>* const quads = reinterpret_cast<const Packed<float>*>(sums + group * kGroupRows * kGroupColumns);
+    const auto* const quads = reinterpret_cast<const Packed<float>*>(sums + group * kGroupRows * kGroupColumns);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const Packed<float> even = load_once(quads + half * 16 + g), odd = load_once(quads + half * 16 + 8 + g);
@@ -142,8 +149,7 @@ IGF_KERNEL(kThreads) attention_backward_finish(AttentionBackwardCall call, Backw
         values[2 * i] = call.shape.scale * even.lanes[i];
         values[2 * i + 1] = call.shape.scale * odd.lanes[i];
       }
-      T* const dq = static_cast<T*>(call.dq.data) + (at.q_begin + row) * call.dq.row_stride + head * call.dq.head_stride;
-      store_vector(dq, columns / kVectorLanes<T>, values);
+      store_vector(row_of<T>(call.dq, at.q_begin + row, head), columns / kVectorLanes<T>, values);
     }
   }
 }

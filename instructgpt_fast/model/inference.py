@@ -11,7 +11,6 @@ from torch.nn import functional
 from instructgpt_fast import ops
 from instructgpt_fast.model.kv_cache import KVCache
 from instructgpt_fast.model.positions import packed_positions
-from instructgpt_fast.ops.attention_decode import execution as attention_decode_execution
 
 _raw = torch.ops.instructgpt_fast
 
@@ -64,7 +63,6 @@ class Decoder:
         self._wpe = model.wpe.weight.detach()
         self._ln_f = (model.ln_f.weight.detach(), model.ln_f.bias.detach())
         self._layers = [_layer(b, k, v) for b, k, v in zip(model.blocks, cache.keys, cache.values, strict=True)]
-        self._decode = attention_decode_execution(model.wte.weight.device.type)
         self._transposed: Tensor | None = None
         self._calls = 0
 
@@ -109,7 +107,7 @@ class Decoder:
             # Before the first layer there is no stream to add, and the op gives no sum then.
             stream = branch if stream is None else summed
             q, k, v = functional.linear(normed, *layer.c_attn).view(-1, 1, 3, heads, width).unbind(2)
-            mixed = self._decode(
+            mixed = _raw.attention_decode(
                 q, k, v, layer.keys, layer.values, block_table, lengths, layer.window, width**-0.5
             )
             branch = functional.linear(mixed.view(normed.shape), *layer.attn_proj)

@@ -1,10 +1,9 @@
-"""attention and attention_decode in torch's own operations, for GPUs for which this build has no kernel of them.
+"""attention in torch's own operations, for GPUs for which this build has no kernel of it.
 
 The same results to rounding: same masks, same dropped elements. torch.nn.functional.scaled_dot_product_attention does
 the work and chooses among its own kernels; said once in a process, by a warning.
 Not covered: speed. A packed batch is walked through sequence by sequence, after waiting for their bounds; a band is a
-mask of queries x keys; dropout holds the whole softmax of a sequence, because torch draws its own mask; decode gathers
-every page of its table.
+mask of queries x keys; dropout holds the whole softmax of a sequence, because torch draws its own mask.
 """
 
 from __future__ import annotations
@@ -59,39 +58,6 @@ def attention_by_torch(
     if not outs:
         return q + 0 * (k.sum() + v.sum())  # no sequence, and so no row
     return torch.stack(outs) if cu_seqlens is None else torch.cat(outs)
-
-
-def attention_decode_by_torch(
-    q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor, cache_lens: Tensor,
-    window: int | None, scale: float,
-) -> Tensor:
-    """As the raw operator `attention_decode`: writes the caches too.
-
-    A row that outgrows its table, or a page outside the cache, is found by torch's own checks of indices: on the CPU an
-    IndexError or RuntimeError, on a GPU a failed device assertion.
-    """
-    rows, tokens, heads, _ = q.shape
-    if rows == 0 or tokens == 0:
-        return torch.zeros_like(q, memory_format=torch.contiguous_format)
-    page, places = k_cache.shape[1], block_table.shape[1] * k_cache.shape[1]
-    position = cache_lens.long()[:, None] + torch.arange(tokens, device=q.device)  # [B, T]
-    slots = block_table.long().gather(1, position // page) * page + position % page
-    k_cache.flatten(0, 1).index_copy_(0, slots.flatten(), k.flatten(0, 1))
-    v_cache.flatten(0, 1).index_copy_(0, slots.flatten(), v.flatten(0, 1))
-    place = torch.arange(places, device=q.device)
-    visible = place <= position[..., None]  # [B, T, places]
-    if window is not None:
-        visible &= place > position[..., None] - window
-    # What no token sees may be anything, NaN too, and its page need not be in the cache.
-    seen = visible.any(1)[..., None, None]
-    pages = block_table.long().clamp(0, k_cache.shape[0] - 1)
-    group = heads // k.shape[2]
-    keys, values = (
-        torch.where(seen, cache[pages].flatten(1, 2), 0).repeat_interleave(group, 2).transpose(1, 2)
-        for cache in (k_cache, v_cache)
-    )
-    out = scaled_dot_product_attention(q.transpose(1, 2), keys, values, visible[:, None], scale=scale)
-    return out.transpose(1, 2).contiguous()
 
 
 def _bounds(cu_seqlens: Tensor, rows: int) -> list[int]:

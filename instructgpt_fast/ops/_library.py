@@ -68,7 +68,7 @@ load_all()
 CUDA_OPERATORS = operators_on("cuda")
 
 # What torch's own attention can stand in for where this build has no CUDA kernel: ops/_attention_by_torch.py.
-REPLACEABLE = frozenset({"attention", "attention_backward", "attention_decode"})
+REPLACEABLE = frozenset({"attention", "attention_backward"})
 
 
 def by_torch(op: str, device_type: str) -> bool:

@@ -5,13 +5,10 @@ Not covered: gradients; growing the cache or claiming pages, which is the caller
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from instructgpt_fast.ops import _checks, _library
-from instructgpt_fast.ops._attention_by_torch import attention_decode_by_torch, say_once
 
 _decode = torch.ops.instructgpt_fast.attention_decode
 
@@ -31,7 +28,7 @@ def attention_decode(
     """Appends T tokens a row to its pages and attends causally: out = softmax(scale * q . keys) values.
 
     Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the page table after Kwon et al. 2023, arXiv:2309.06180, section 4.2.
-    On a GPU for which this build has no kernel, torch's own attention does the work, said once by a warning.
+    On a GPU nothing waits for lengths or pages, and a call may be captured into a CUDA graph.
 
     Args:
         q: [B, T, H, D] float32, bfloat16 or float16; token t of row b stands at position cache_lens[b] + t.
@@ -50,24 +47,14 @@ def attention_decode(
 
     Raises:
         TypeError: for a dtype that is not served. ValueError: for shapes or options that do not fit, or when a gradient
-        is asked for. RuntimeError: for a row that outgrows its table, or a page outside the cache.
-        BackendError: for a device without a kernel.
+        is asked for. RuntimeError: on the CPU for a row that outgrows its table, or a page outside the cache; a GPU
+        cannot raise it: such a row (of a page: the tokens that see it) gives NaN, and nothing outside of the cache is
+        touched. RuntimeError: on a GPU for D above 256. BackendError: for a device without a kernel.
     """
     _check(q, k, v, k_cache, v_cache, block_table, cache_lens, window, scale)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    return execution(q.device.type)(q, k, v, k_cache, v_cache, block_table, cache_lens, window, scale)
-
-
-def execution(device_type: str) -> Callable[..., Tensor]:
-    """What runs attention_decode on "cpu" or "cuda" tensors: the raw operator, or torch's attention, said once.
-
-    For callers that have made the checks of `attention_decode` themselves; arguments are the raw operator's.
-    """
-    if _library.by_torch("attention_decode", device_type):
-        say_once("attention_decode")
-        return attention_decode_by_torch
-    decode: Callable[..., Tensor] = _decode
-    return decode
+    out: Tensor = _decode(q, k, v, k_cache, v_cache, block_table, cache_lens, window, scale)
+    return out
 
 
 def attention_decode_oracle(

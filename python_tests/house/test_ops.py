@@ -16,7 +16,7 @@ OPS = (
     "adamw", "grad_norm", "gae", "masked_whiten", "ppo_loss", "ranking_loss", "sample_token",
 )
 # Their CUDA kernels are still to be written; everything else has one, and the emulator runs it.
-WITHOUT_KERNELS = ("attention", "attention_decode")
+WITHOUT_KERNELS = ("attention",)
 RAW_DEVICE_WORDS = re.compile(
     r"\basm\b|__(shared|global|device|launch_bounds)__|<<<|\b(thread|block|grid)(Idx|Dim)\b"
     r"|__(sync|shfl|ballot|threadfence)|#include <cuda")

@@ -9,7 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from instructgpt_fast.ops.attention import attention, attention_oracle
 from instructgpt_fast.ops.attention_decode import attention_decode, attention_decode_oracle
 from python_tests.accuracy import compare, same_bits
@@ -36,6 +39,13 @@ def step(lens: tuple[int, ...], heads: int, kv_heads: int, width: int, *, tokens
         }
 
     return draw
+
+
+def shared_pages(new: New) -> Inputs:
+    """Three rows that begin with the same two pages, which nobody writes, and go on in pages of their own."""
+    inputs = step((13, 9, 16), 2, 1, 64)(new)
+    inputs["block_table"][:, :2] = inputs["block_table"][0, :2]
+    return inputs
 
 
 def on_copies(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
@@ -94,6 +104,15 @@ class TestAttentionDecode(OpSuite):
         Case("window, several new tokens", step((3, 40), 4, 2, 16, tokens=5), {"window": 6}),
         Case("window 1", step((9,), 1, 1, 8), {"window": 1}),
         Case("another scale, page 16, width 128", step((33, 15), 1, 1, 128, page=16), {"scale": 0.5}),
+        Case("width 80, page 5", step((7, 33), 2, 2, 80, page=5)),
+        Case("eight query heads a key head, two tokens", step((21,), 16, 2, 64, tokens=2, page=16)),
+        Case("four query heads a key head, width 96, five tokens", step((30, 0), 4, 1, 96, tokens=5, page=16)),
+        Case("forty new tokens", step((3,), 1, 1, 64, tokens=40, page=16)),
+        Case("a long row", step((300,), 1, 1, 64, page=16)),
+        Case("a long row, a window, two tokens", step((290, 4), 2, 1, 80, tokens=2, page=16), {"window": 200}),
+        Case("width 7", step((70,), 2, 1, 7)),
+        Case("width 200", step((9,), 1, 1, 200)),
+        Case("pages that rows share", shared_pages),
         Case("no rows", step((), 2, 2, 8)),
         Case("no new tokens", step((3,), 2, 2, 8, tokens=0)),
     )
@@ -178,3 +197,16 @@ def test_pages_behind_the_window_may_be_gone() -> None:
     table[0, : (41 - 6) // 4] = -1
     whole, *_ = on_copies(attention_decode)(**inputs, window=6)
     assert same_bits(whole, attention_decode(**{**inputs, "block_table": table}, window=6))
+
+
+def test_cuda_execution_is_traced() -> None:
+    """Fake CUDA tensors pass the door and the fake where the CUDA half was built, and meet a clear error where not."""
+    with FakeTensorMode():
+        inputs = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+                  for name, tensor in step((3, 9), 4, 2, 64)(New(torch.bfloat16)).items()}
+        if "attention_decode" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="attention_decode: has no CUDA kernel"):
+                attention_decode(**inputs)
+            return
+        out = attention_decode(**inputs)
+        assert (out.device.type, out.dtype, tuple(out.shape)) == ("cuda", torch.bfloat16, (2, 1, 4, 64))

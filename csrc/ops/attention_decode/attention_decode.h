@@ -10,9 +10,9 @@
 // kv_heads; query head h reads key head h / (heads / kv_heads).
 // Memory: each cached key and value that some new token sees is read once.
 // Numbers: q, k, v, out and the caches share one dtype (f32, bf16, f16); scores, softmax and sums in f32.
-// Limits: a row that outgrows its table and a page outside of the cache are errors on the CPU; attention_decode_cuda.h says
-// what becomes of them on a GPU. A page that is written belongs to one row alone; pages that are only read may be shared. Entries of
-// block_table before the first page seen (behind a window) and after the last are not read.
+// Limits: a row that outgrows its table and a page outside of the cache are errors on the CPU; attention_decode_cuda.h
+// says what becomes of them on a GPU. A page that is written belongs to one row alone; pages that are only read may be
+// shared. Entries of block_table before the first page seen (behind a window) and after the last are not read.
 #pragma once
 
 #include <cstdint>

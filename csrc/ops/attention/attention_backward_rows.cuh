@@ -111,11 +111,12 @@ IGF_KERNEL(kThreads) attention_backward_prepare(AttentionBackwardCall call, Back
     }
 #pragma unroll
     for (int mask = kLanes / 2; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
-    if (lane == 0) {
-      const float lse = inside ? load(call.lse + head * call.batch.q_rows + row) : -INFINITY;
-      store(work.lse2 + tile * work.tile_rows + r, lse == -INFINITY ? INFINITY : lse * kLog2E);
-      store(work.delta + tile * work.tile_rows + r, sum);
-    }
+    if (lane == 0) store(work.delta + tile * work.tile_rows + r, sum);
+  }
+  for (int r = thread_x(); r < work.tile_rows; r += kThreads) {
+    const int64_t row = at.q_begin + first + r;
+    const float lse = first + r < at.q_count ? load(call.lse + head * call.batch.q_rows + row) : -INFINITY;
+    store(work.lse2 + tile * work.tile_rows + r, lse == -INFINITY ? INFINITY : lse * kLog2E);
   }
 
   const int floats = work.tile_rows * static_cast<int>(call.shape.width);

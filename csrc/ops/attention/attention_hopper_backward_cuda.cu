@@ -135,7 +135,7 @@ void attention_hopper_backward(const AttentionBackwardCall& call, const DeviceCo
 }
 
 int64_t attention_hopper_workspace(const AttentionBackwardCall& call, const DeviceContext&) {
-  return attention::backward_workspace(call, attention::backward_tile_queries(call.shape.width)).bytes;
+  return attention::backward_workspace_bytes(call, attention::backward_tile_queries(call.shape.width));
 }
 
 }  // namespace igf

@@ -45,7 +45,7 @@ struct WorkItem {
   int first_tile, end_tile;  // of keys that some query of the tile sees; none: equal
 
   IGF_DEVICE Sight sight(const AttentionShape& shape) const {
-    return {k_count - q_count, k_count, shape.causal, static_cast<int>(shape.window)};
+    return sight_of(shape, q_count, k_count);
   }
 };
 

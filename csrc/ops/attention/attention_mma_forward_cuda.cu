@@ -1,4 +1,22 @@
 // attention's forward pass by mma.sync: for sm_80 and later, bf16 and f16, widths 64, 80, 96 and 128.
+//
+// A block has 128 queries of one head and walks over the tiles of keys that some of them see. Its 4 warps have 32 queries
+// each: scores by one product, the softmax so far in registers, out += probabilities times values by another, whose first
+// factor is the first one's result where it stands. Tiles come by cp.async: keys while values are read, and values while
+// keys are. No tile outside of the band is brought, and only tiles on its edge are masked.
+//
+// Work     4 width multiply-adds a query and key of a tile, half of them in 16-bit products; one exp2 a query and key.
+// Memory   of each head: q in, out and lse out once; k and v once for every tile of 128 queries that sees them, in whole
+//          tiles. A packed batch's bounds are read by every warp, some log2(sequences) of them, dropout's seed by a warp
+//          for each tile.
+// Numbers  scores, softmax and sums in f32; exp2, its argument scale * log2(e) * score - top by one rounding.
+//          Probabilities are rounded to T before they meet the values, their sum is taken before that. Equal bits on
+//          repeat, whatever the order of blocks.
+// Limits   rows and heads on 16 bytes; up to 65535 key heads. Queries, keys and values of other sequences are never
+//          multiplied, so their NaN stay with them. Bound by the tensor cores: a tile of keys costs a warp 2 KiB of
+//          shared memory for 64 to 96 products, three quarters or less of what sm_80 reads in their time. Not measured.
+// Source   Dao 2023, arXiv:2307.08691, algorithm 1 (the split of a block's work over queries); Milakov and Gimelshein
+//          2018, arXiv:1805.02867 (the softmax in one pass).
 #include <cmath>
 
 #include "device/fast_math.cuh"
@@ -24,23 +42,21 @@ constexpr int kQueries = kThreads / kWarp * kWarpQueries;  // of a block
 constexpr int kParts = kWarpQueries / 16;
 constexpr int kRows = 2 * kParts;  // of sums, in one thread: row r is half r % 2 of part r / 2
 
+// Tiles by width. Two blocks, 8 warps, share a multiprocessor on every target: three would leave 168 registers a thread,
+// less than sums and scores take. Shared memory is chosen so that two fit where a multiprocessor has the least, 100 KiB
+// (sm_86, sm_89, sm_120; sm_80 164, sm_90 and sm_100 228), a block taking 2 KiB besides its tiles:
+//
+//   width  queries   keys and values          bytes    registers for sums + scores, in all (sm_80, 90a, 100a, 120)
+//    64    16 KiB    2 stages of 2 x  8 KiB   48 KiB    64 + 64    200  206  212  215
+//    80    20 KiB    1 stage  of 2 x 10 KiB   40 KiB    80 + 64    210  216  210  214
+//    96    24 KiB    1 stage  of 2 x 12 KiB   48 KiB    96 + 64    232  236  222  224
+//   128    32 KiB    1 stage  of 2 x  8 KiB   48 KiB   128 + 32    236  239  246  242
+//
+// Tiles are of 64 keys, those of one draw of dropout; at width 128 there are registers for the scores of 32 only.
 template <int kWidth>
-struct Choice;
-template <>
-struct Choice<64> {
-  static constexpr int kKeys = 64, kStages = 2, kBlocks = 2;
-};
-template <>
-struct Choice<80> {
-  static constexpr int kKeys = 64, kStages = 1, kBlocks = 2;
-};
-template <>
-struct Choice<96> {
-  static constexpr int kKeys = 64, kStages = 1, kBlocks = 2;
-};
-template <>
-struct Choice<128> {
-  static constexpr int kKeys = 64, kStages = 1, kBlocks = 2;
+struct Choice {
+  static constexpr int kKeys = kWidth < 128 ? 64 : 32;
+  static constexpr int kStages = kWidth == 64 ? 2 : 1;
 };
 
 template <typename T, int kTileWidth>
@@ -60,34 +76,39 @@ IGF_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 
 // What the launch works out once for all blocks.
 struct Derived {
-  int64_t slots;         // of tiles of queries
+  int slots;             // of tiles of queries
+  int group;             // query heads of a key head
   float exponent_scale;  // scale * log2(e): softmax in powers of two
   Dropout dropout;
 };
 
-// One tile of queries of one head, and the keys that some of its queries see: [first_key, end_key).
+// A block's place in the grid: y is the key head, x first the query heads that read it, which so run together, then the
+// tiles of queries. The last tiles of a sequence see the most keys and go first, so that the launch ends with short ones.
+IGF_DEVICE int kv_head_of_block() { return static_cast<int>(block_y()); }
+IGF_DEVICE int head_of_block(const Derived& derived) {
+  return kv_head_of_block() * derived.group + static_cast<int>(block_x()) % derived.group;
+}
+IGF_DEVICE int slot_of_block(const Derived& derived) {
+  return derived.slots - 1 - static_cast<int>(block_x()) / derived.group;
+}
+
+// One tile of queries, and the keys that some of them see: [first_key, end_key).
 struct BlockWork {
   Sight sight;
   int q_begin, k_begin;  // where the sequence's rows begin
-  int head, kv_head;
   int first_query, end_query;
   int first_key, end_key;  // the first is a multiple of the tile's keys
 };
 
 template <int kKeys>
 IGF_DEVICE BlockWork block_work(const AttentionForwardCall& a, const Derived& derived IGF_SITE_PARAMETER) {
-  const int heads = static_cast<int>(a.shape.heads);
-  const int head = static_cast<int>(block_x() % heads);
-  // The last tiles of a sequence see the most keys: they go first, so that the launch ends with short ones.
-  const SequenceTile at = tile_of_slot<false>(a.batch, derived.slots - 1 - block_x() / heads, kQueries IGF_SITE);
+  const SequenceTile at = tile_of_slot<false>(a.batch, slot_of_block(derived), kQueries IGF_SITE);
   const Sight sight = sight_of(a.shape, at);
   const int first_query = at.tile * kQueries;
   const int end_query = smaller(first_query + kQueries, at.q_count);
   return {sight,
           static_cast<int>(at.q_begin),
           static_cast<int>(at.k_begin),
-          head,
-          head / (heads / static_cast<int>(a.shape.kv_heads)),
           first_query,
           end_query,
           sight.first_key(first_query) / kKeys * kKeys,
@@ -133,7 +154,7 @@ template <typename Tiles, typename T>
 IGF_DEVICE void copy_tile(T* tile, const AttentionView<const void>& from, int key,
                           const BlockWork& work IGF_SITE_PARAMETER) {
   if (key < work.end_key) {
-    copy_tile_async<Tiles::kWidth, kThreads, Tiles::kKeys>(tile, from, work.k_begin + key, work.kv_head,
+    copy_tile_async<Tiles::kWidth, kThreads, Tiles::kKeys>(tile, from, work.k_begin + key, kv_head_of_block(),
                                                            work.sight.k_count - key IGF_SITE);
   }
   ptx::cp_async_commit(IGF_ONLY_SITE);
@@ -181,11 +202,20 @@ IGF_DEVICE void round_probabilities(typename Tiles::Probabilities& rounded,
   }
 }
 
-// out += probabilities times a tile of values.
+// out = out * factors + probabilities times a tile of values.
 template <typename T, typename Tiles>
-IGF_DEVICE void multiply_values(typename Tiles::Sums& out, const typename Tiles::Probabilities& probabilities,
+IGF_DEVICE void multiply_values(typename Tiles::Sums& out, const float (&factors)[kRows],
+                                const typename Tiles::Probabilities& probabilities,
                                 const T* values IGF_SITE_PARAMETER) {
   constexpr int kWidth = Tiles::kWidth;
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+    for (int group = 0; group < kWidth / 8; ++group) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[part][group][i] *= factors[2 * part + i / 2];
+    }
+  }
 #pragma unroll
   for (int n = 0; n < Tiles::kKeys / 16; ++n) {
 #pragma unroll
@@ -203,12 +233,11 @@ IGF_DEVICE void multiply_values(typename Tiles::Sums& out, const typename Tiles:
 // Scores of keys that a query does not see become -infinity, whatever they are.
 template <int kGroups>
 IGF_DEVICE void mask_scores(float (&scores)[kParts][kGroups][4], const Sight& sight, int first_query, int first_key) {
+  const Sight elements = sight.from(first_key + sum_column());  // key 8 group + e is element e of a group
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
     const int query = first_query + row / 2 * 16 + sum_row(row % 2);
-    // The row's keys as elements of this thread: element 8 group + e is key first_key + sum_column() + 8 group + e.
-    const int begin = sight.first_key(query) - first_key - sum_column();
-    const int end = sight.end_key(query + 1) - first_key - sum_column();
+    const int begin = elements.first_key(query), end = elements.end_key(query + 1);
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
 #pragma unroll
@@ -220,10 +249,10 @@ IGF_DEVICE void mask_scores(float (&scores)[kParts][kGroups][4], const Sight& si
   }
 }
 
-// Folds a tile of scores into the softmax, turns them into probabilities as seen from the new top, and rescales what was
-// summed from the old one.
+// Folds a tile of scores into the softmax and turns them into probabilities as seen from the new top. What was summed
+// from the old one must be multiplied by factors, a number a row.
 template <typename Tiles>
-IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, typename Tiles::Sums& out,
+IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, float (&factors)[kRows],
                             float exponent_scale IGF_SITE_PARAMETER) {
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
@@ -237,9 +266,9 @@ IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, ty
     most = fmaxf(most, shuffle_xor(most, 2, kAllLanes IGF_SITE));  // the four lanes of the row
     const float top = fmaxf(softmax.top[row], most * exponent_scale);
     const float base = top == -math::kInfinity ? 0.0f : top;  // of a row that has seen nothing, all powers are 0
-    const float factor = fast_exp2(softmax.top[row] - base);
+    factors[row] = fast_exp2(softmax.top[row] - base);
     softmax.top[row] = top;
-    float sum = softmax.sum[row] * factor;
+    float sum = softmax.sum[row] * factors[row];
 #pragma unroll
     for (int group = 0; group < Tiles::kKeys / 8; ++group) {
 #pragma unroll
@@ -250,36 +279,31 @@ IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, ty
       }
     }
     softmax.sum[row] = sum;
-#pragma unroll
-    for (int group = 0; group < Tiles::kWidth / 8; ++group) {
-      out[part][group][2 * half] *= factor;
-      out[part][group][2 * half + 1] *= factor;
-    }
   }
 }
 
 // Sets the probabilities that dropout takes to 0. A draw decides on four keys 16 apart.
-template <int kGroups>
-IGF_DEVICE void drop_probabilities(float (&probabilities)[kParts][kGroups][4], const Dropout& dropout, int64_t first_row,
-                                   int head, int first_key IGF_SITE_PARAMETER) {
+template <int kSixteens>
+IGF_DEVICE void drop_probabilities(uint32_t (&probabilities)[kParts][kSixteens][4], const Dropout& dropout,
+                                   int first_row, int head, int first_key IGF_SITE_PARAMETER) {
   const philox::Key key = philox::key_of(load(dropout.seed IGF_SITE));
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
-    const int64_t n = first_row + row / 2 * 16 + sum_row(row % 2);
-    uint32_t kept = 0;  // bit 2 group + e
+    uint32_t kept = 0;  // bit 4 sixteen + 2 right + e, of element e in the left or right 8 of 16 keys
 #pragma unroll 1
-    for (int i = 0; i < 4; ++i) {  // element i % 2 of group i / 2 in each 16 keys
+    for (int i = 0; i < 4; ++i) {  // 2 right + e
       const int first = first_key / 64 * 64 + sum_column() + i / 2 * 8 + i % 2;
-      const uint32_t four = kept_of_four(dropout, key, n, head, first) >> first_key % 64 / 16;
+      const uint32_t four =
+          kept_of_four(dropout, key, first_row + row / 2 * 16 + sum_row(row % 2), head, first) >> first_key % 64 / 16;
 #pragma unroll
-      for (int sixteen = 0; sixteen < kGroups / 2; ++sixteen) kept |= (four >> sixteen & 1u) << (4 * sixteen + i);
+      for (int sixteen = 0; sixteen < kSixteens; ++sixteen) kept |= (four >> sixteen & 1u) << (4 * sixteen + i);
     }
 #pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
+    for (int sixteen = 0; sixteen < kSixteens; ++sixteen) {
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& probability = probabilities[row / 2][group][2 * (row % 2) + e];
-        probability = (kept >> (2 * group + e) & 1u) != 0 ? probability : 0.0f;
+      for (int right = 0; right < 2; ++right) {
+        const uint32_t pair = kept >> (4 * sixteen + 2 * right);  // bits 0 and 1
+        probabilities[row / 2][sixteen][2 * right + row % 2] &= (pair & 1u) * 0xffffu | (pair >> 1 & 1u) * 0xffff0000u;
       }
     }
   }
@@ -293,8 +317,9 @@ IGF_DEVICE float sum_of_row(float sum IGF_SITE_PARAMETER) {
 
 // Divides the warp's sums by the softmax's, and stages its rows of out where its queries were; writes their lse.
 template <typename T, typename Tiles>
-IGF_DEVICE void stage_rows(T* staged, const AttentionForwardCall& a, const BlockWork& work, const WarpQueries& warp,
-                           const typename Tiles::Sums& out, const Softmax& softmax, float factor IGF_SITE_PARAMETER) {
+IGF_DEVICE void stage_rows(T* staged, const AttentionForwardCall& a, const Derived& derived,
+                           const BlockWork& work, const WarpQueries& warp, const typename Tiles::Sums& out,
+                           const Softmax& softmax IGF_SITE_PARAMETER) {
   constexpr int kWidth = Tiles::kWidth;
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
@@ -302,7 +327,7 @@ IGF_DEVICE void stage_rows(T* staged, const AttentionForwardCall& a, const Block
     const float sum = sum_of_row(softmax.sum[row] IGF_SITE);
     // A row that saw no key may have met NaN in values times 0: it is 0 whatever they are.
     const bool seen = sum != 0.0f;
-    const float by = factor / sum;
+    const float by = derived.dropout.factor / sum;
 #pragma unroll
     for (int group = 0; group < kWidth / 8; ++group) {
       const float low = out[row / 2][group][2 * (row % 2)] * by, high = out[row / 2][group][2 * (row % 2) + 1] * by;
@@ -310,16 +335,17 @@ IGF_DEVICE void stage_rows(T* staged, const AttentionForwardCall& a, const Block
     }
     if (lane_index() % 4 == 0 && warp.first + r < warp.end) {
       const float lse = seen ? fmaf(softmax.top[row], kLn2, math::log(sum)) : -math::kInfinity;
-      store(a.lse + work.head * a.batch.q_rows + work.q_begin + warp.first + r, lse IGF_SITE);
+      store(a.lse + head_of_block(derived) * a.batch.q_rows + work.q_begin + warp.first + r, lse IGF_SITE);
     }
   }
 }
 
 // Writes the block's staged rows, 16 bytes a thread at a time.
 template <int kWidth, typename T>
-IGF_DEVICE void write_rows(const AttentionForwardCall& a, const BlockWork& work, const T* staged IGF_SITE_PARAMETER) {
+IGF_DEVICE void write_rows(const AttentionForwardCall& a, const Derived& derived, const BlockWork& work,
+                           const T* staged IGF_SITE_PARAMETER) {
   T* const rows = static_cast<T*>(a.out.data) + (work.q_begin + work.first_query) * a.out.row_stride +
-                  work.head * a.out.head_stride;
+                  head_of_block(derived) * a.out.head_stride;
   const int count = work.end_query - work.first_query;
   for_each_chunk<kWidth, kThreads, kQueries>(thread_x(), [&](int row, int place, int column) {
     if (row >= count) return;
@@ -329,7 +355,7 @@ IGF_DEVICE void write_rows(const AttentionForwardCall& a, const BlockWork& work,
 }
 
 template <typename T, int kWidth>
-IGF_KERNEL(kThreads, Choice<kWidth>::kBlocks)
+IGF_KERNEL(kThreads, 2)
 attention_mma_forward_tile(AttentionForwardCall a, Derived derived) {
   using Tiles = ForwardTiles<T, kWidth>;
   constexpr int kKeys = Tiles::kKeys;
@@ -346,7 +372,7 @@ attention_mma_forward_tile(AttentionForwardCall a, Derived derived) {
   for (int row = 0; row < kRows; ++row) softmax.top[row] = -math::kInfinity, softmax.sum[row] = 0.0f;
 
   if (work.first_key < work.end_key) {
-    copy_tile_async<kWidth, kThreads, kQueries>(queries, a.q, work.q_begin + work.first_query, work.head,
+    copy_tile_async<kWidth, kThreads, kQueries>(queries, a.q, work.q_begin + work.first_query, head_of_block(derived),
                                                 work.end_query - work.first_query);
   }
 #pragma unroll
@@ -359,6 +385,7 @@ attention_mma_forward_tile(AttentionForwardCall a, Derived derived) {
   for (int key = work.first_key; key < work.end_key; key += kKeys) {
     const bool sees = any_sees(work.sight, warp, key, key + kKeys);
     typename Tiles::Probabilities probabilities;
+    float factors[kRows];
     ptx::cp_async_wait<Tiles::kUnderWay>();
     block_barrier();  // the keys have arrived, every thread's part; the values before them have been read
     const int next_values = key + (Tiles::kStages - 1) * kKeys, next_keys = key + Tiles::kStages * kKeys;
@@ -369,28 +396,30 @@ attention_mma_forward_tile(AttentionForwardCall a, Derived derived) {
       if (!work.sight.all_see(warp.first, warp.end, key, key + kKeys)) {
         mask_scores(scores, work.sight, warp.first, key);
       }
-      fold_scores<Tiles>(scores, softmax, out, derived.exponent_scale);
-      if (derived.dropout.seed != nullptr) {
-        drop_probabilities(scores, derived.dropout, work.q_begin + warp.first, work.head, key);
-      }
+      fold_scores<Tiles>(scores, softmax, factors, derived.exponent_scale);
       round_probabilities<T, Tiles>(probabilities, scores);
+      if (derived.dropout.seed != nullptr) {
+        drop_probabilities(probabilities, derived.dropout, work.q_begin + warp.first, head_of_block(derived), key);
+      }
     }
     ptx::cp_async_wait<Tiles::kUnderWay>();
     block_barrier();  // the values have arrived; the keys have been read
     copy_tile<Tiles>(keys_at<Tiles>(stages, next_keys), a.k, next_keys, work);
-    if (sees) multiply_values<T, Tiles>(out, probabilities, values_at<Tiles>(stages, key));
+    if (sees) multiply_values<T, Tiles>(out, factors, probabilities, values_at<Tiles>(stages, key));
   }
-  stage_rows<T, Tiles>(own_queries, a, work, warp, out, softmax, derived.dropout.factor);
+  stage_rows<T, Tiles>(own_queries, a, derived, work, warp, out, softmax);
   block_barrier();  // all rows are staged
-  write_rows<kWidth>(a, work, queries);
+  write_rows<kWidth>(a, derived, work, queries);
 }
 
 template <typename T, int kWidth>
 void start(const AttentionForwardCall& call, const DeviceContext& context) {
   const int64_t slots = tile_slots(call.batch, call.batch.q_rows, call.batch.q_length, kQueries);
   if (slots == 0) return;
-  const Derived derived{slots, call.shape.scale * kLog2E, dropout_of(call.shape, call.dropout_seed)};
-  const LaunchShape shape{slots * call.shape.heads, 1, kThreads, 1, ForwardTiles<T, kWidth>::kBytes};
+  const int64_t group = call.shape.heads / call.shape.kv_heads;
+  const Derived derived{static_cast<int>(slots), static_cast<int>(group), call.shape.scale * kLog2E,
+                        dropout_of(call.shape, call.dropout_seed)};
+  const LaunchShape shape{slots * group, call.shape.kv_heads, kThreads, 1, ForwardTiles<T, kWidth>::kBytes};
   launch("attention_mma_forward", &attention_mma_forward_tile<T, kWidth>, shape, context, call, derived);
 }
 

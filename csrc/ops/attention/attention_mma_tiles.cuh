@@ -90,52 +90,65 @@ IGF_DEVICE void for_each_chunk(int thread, const Visit& visit) {
 template <int kWidth, int kThreads, int kRows, typename T>
 IGF_DEVICE void copy_tile_async(T* tile, const AttentionView<const void>& from, int64_t row, int64_t head,
                                 int count IGF_SITE_PARAMETER) {
-  const T* const rows = static_cast<const T*>(from.data) + row * from.row_stride + head * from.head_stride;
-  for_each_chunk<kWidth, kThreads, kRows>(device::thread_x(), [&](int r, int place, int column) {
-    const bool inside = r < count;  // outside, nothing is read, though an aligned address is asked for
-    device::ptx::cp_async_zero_fill<16>(tile + place, inside ? rows + r * from.row_stride + column : rows,
-                                        inside ? 16 : 0 IGF_SITE);
-  });
+  using Layout = TileLayout<kWidth>;
+  using Share = RowsByThread<kWidth, kThreads>;
+  static_assert(kRows % Share::kStep == 0, "every thread has the same number of rows");
+  const int chunk = device::thread_x() % Layout::kSwap;
+  int inner = device::thread_x() / Layout::kSwap;  // a row of the tile
+  T* to = tile + Layout::place(inner, chunk);
+  const T* const data = static_cast<const T*>(from.data);
+  // From row to row by additions: products of strides and rows would be kept in registers from tile to tile.
+  const T* source = data + (row + inner) * from.row_stride + head * from.head_stride + chunk * kChunk;
+#pragma unroll
+  for (int step = 0; step < kRows / Share::kStep; ++step) {
+    const bool inside = inner < count;  // outside, nothing is read, though an aligned address is asked for
+#pragma unroll
+    for (int across = 0; across < Share::kAcross; ++across) {
+      const int columns = across * Layout::kSwap * kChunk;
+      device::ptx::cp_async_zero_fill<16>(to + columns, inside ? source + columns : data, inside ? 16 : 0 IGF_SITE);
+    }
+    inner += Share::kStep;
+    to += Share::kStep * kWidth;
+    source += Share::kStep * from.row_stride;
+  }
 }
 
-// Fragments, by all lanes of a warp. `tile` points to the first of 16 rows, at a multiple of 8; pair is in
-// [0, kWidth / 16). b[0] is of the first 8 columns of B, b[1] of the second.
-template <int kWidth, typename T>
-IGF_DEVICE void load_a(uint32_t (&a)[4], const T* tile, int pair IGF_SITE_PARAMETER) {
+// Fragments, by all lanes of a warp, of 16 rows and 16 columns of a tile. `tile` points to the first of the rows, at a
+// multiple of 8; pair, in [0, kWidth / 16), counts the 16 columns. b[0] is of the first 8 columns of B, b[1] of the
+// second. Each of them takes four matrices: rows 0-7 and 8-15 of the first 8 columns, then of the second. So a lane
+// always points to the same place, and fragments differ in which matrix goes into which register.
+template <int kWidth, bool kTransposed, typename T>
+IGF_DEVICE void load_square(uint32_t (&matrices)[4], const T* tile, int pair IGF_SITE_PARAMETER) {
   using Layout = TileLayout<kWidth>;
   const int lane = device::lane_index();
-  // Matrices: rows 0-7 and 8-15 of the first 8 columns, then of the second.
-  device::ptx::ldmatrix<4>(a, tile + Layout::beside(Layout::place(lane % 16, lane / 16), pair) IGF_SITE);
+  const int place = Layout::beside(Layout::place(lane % 16, lane / 16), pair);
+  device::ptx::ldmatrix<4, kTransposed>(matrices, tile + place IGF_SITE);
+}
+
+template <int kWidth, typename T>
+IGF_DEVICE void load_a(uint32_t (&a)[4], const T* tile, int pair IGF_SITE_PARAMETER) {
+  load_square<kWidth, false>(a, tile, pair IGF_SITE);
 }
 
 template <int kWidth, typename T>
 IGF_DEVICE void load_a_columns(uint32_t (&a)[4], const T* tile, int pair IGF_SITE_PARAMETER) {
-  using Layout = TileLayout<kWidth>;
-  const int lane = device::lane_index();
-  // Matrices: of the first 8 rows (of k) both halves of the columns (of m), then of the second.
-  const int at = Layout::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-  device::ptx::ldmatrix<4, true>(a, tile + Layout::beside(at, pair) IGF_SITE);
+  uint32_t matrices[4];
+  load_square<kWidth, true>(matrices, tile, pair IGF_SITE);
+  a[0] = matrices[0], a[1] = matrices[2], a[2] = matrices[1], a[3] = matrices[3];
 }
 
 template <int kWidth, typename T>
 IGF_DEVICE void load_b_rows(uint32_t (&b)[2][2], const T* tile, int pair IGF_SITE_PARAMETER) {
-  using Layout = TileLayout<kWidth>;
-  const int lane = device::lane_index();
-  // Matrices: of the first 8 rows (of n) both halves of the columns (of k), then of the second.
-  const int at = Layout::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-  uint32_t registers[4];
-  device::ptx::ldmatrix<4>(registers, tile + Layout::beside(at, pair) IGF_SITE);
-  b[0][0] = registers[0], b[0][1] = registers[1], b[1][0] = registers[2], b[1][1] = registers[3];
+  uint32_t matrices[4];
+  load_square<kWidth, false>(matrices, tile, pair IGF_SITE);
+  b[0][0] = matrices[0], b[0][1] = matrices[2], b[1][0] = matrices[1], b[1][1] = matrices[3];
 }
 
 template <int kWidth, typename T>
 IGF_DEVICE void load_b_columns(uint32_t (&b)[2][2], const T* tile, int pair IGF_SITE_PARAMETER) {
-  using Layout = TileLayout<kWidth>;
-  const int lane = device::lane_index();
-  // Matrices: both halves of the rows (of k) of the first 8 columns (of n), then of the second.
-  uint32_t registers[4];
-  device::ptx::ldmatrix<4, true>(registers, tile + Layout::beside(Layout::place(lane % 16, lane / 16), pair) IGF_SITE);
-  b[0][0] = registers[0], b[0][1] = registers[1], b[1][0] = registers[2], b[1][1] = registers[3];
+  uint32_t matrices[4];
+  load_square<kWidth, true>(matrices, tile, pair IGF_SITE);
+  b[0][0] = matrices[0], b[0][1] = matrices[1], b[1][0] = matrices[2], b[1][1] = matrices[3];
 }
 
 // 16 x 16 sums, columns 0-7 in `left` and 8-15 in `right`, rounded to T as the A of another product.

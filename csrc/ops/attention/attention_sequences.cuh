@@ -59,49 +59,48 @@ IGF_DEVICE SequenceTile tile_of_slot(const AttentionBatch& batch, int64_t slot, 
   return {begin, begin, count, count, static_cast<int>(low), tile >= 0 ? static_cast<int>(tile) : 0};
 }
 
-// Who sees whom in a sequence: query i stands at i + k_count - q_count; see attention.h.
+// A window of this many keys hides none, and a position added to it is still an int: the two together have fewer rows.
+constexpr int kWidestWindow = 1 << 30;
+
+// Who sees whom in a sequence: query i sees the last `window` keys up to its position, i + offset; see attention.h. Where
+// all see all, positions are beyond every key, so that nothing has to be asked twice.
 struct Sight {
-  int offset;   // k_count - q_count
+  int offset;
   int k_count;
-  bool causal;
-  int window;   // 0: none
+  int window;  // at most kWidestWindow
 
   // Whether query i sees key j, both inside the sequence.
   IGF_DEVICE bool sees(int i, int j) const {
     const int position = i + offset;
-    return j < k_count && (!causal || j <= position) && (window == 0 || j > position - window);
+    return j < k_count && j <= position && j > position - window;
   }
   // The keys [first, end) that some query of [i_first, i_end) sees; empty when end <= first.
   IGF_DEVICE int first_key(int i_first) const {
-    const int first = window == 0 ? 0 : i_first + offset - window + 1;
+    const int first = i_first + offset - window + 1;
     return first < 0 ? 0 : first;
   }
-  IGF_DEVICE int end_key(int i_end) const {
-    const int end = causal ? i_end + offset : k_count;
-    return end < k_count ? end : k_count;
-  }
+  IGF_DEVICE int end_key(int i_end) const { return i_end + offset < k_count ? i_end + offset : k_count; }
   // Whether every query of [i_first, i_end) sees every key of [j_first, j_end): such a tile needs no mask.
   IGF_DEVICE bool all_see(int i_first, int i_end, int j_first, int j_end) const {
-    return j_end <= k_count && (!causal || j_end - 1 <= i_first + offset) &&
-           (window == 0 || j_first > i_end - 1 + offset - window);
+    return j_end <= k_count && j_end - 1 <= i_first + offset && j_first > i_end - 1 + offset - window;
   }
+  // The same sight with keys counted from key `zero` on.
+  IGF_DEVICE Sight from(int zero) const { return {offset - zero, k_count - zero, window}; }
   // The queries [first, end) that see some key of [j_first, j_end), of q_count.
-  IGF_DEVICE int first_query(int j_first) const {
-    const int first = causal ? j_first - offset : 0;
-    return first < 0 ? 0 : first;
-  }
+  IGF_DEVICE int first_query(int j_first) const { return j_first < offset ? 0 : j_first - offset; }
   IGF_DEVICE int end_query(int j_end, int q_count) const {
-    const int end = window == 0 ? q_count : j_end - 1 + window - offset;
+    const int end = j_end - 1 + window - offset;
     return end < q_count ? end : q_count;
   }
 };
 
-// A window of 2^30 keys or more hides none: positions stay within an int, so sequences are shorter.
-constexpr int64_t kWidestWindow = int64_t{1} << 30;
-
+IGF_DEVICE Sight sight_of(const AttentionShape& shape, int q_count, int k_count) {
+  const bool banded = shape.window > 0 && shape.window < kWidestWindow;
+  return {shape.causal ? k_count - q_count : k_count, k_count,
+          banded ? static_cast<int>(shape.window) : kWidestWindow};
+}
 IGF_DEVICE Sight sight_of(const AttentionShape& shape, const SequenceTile& at) {
-  const int window = shape.window < kWidestWindow ? static_cast<int>(shape.window) : 0;
-  return {at.k_count - at.q_count, at.k_count, shape.causal, window};
+  return sight_of(shape, at.q_count, at.k_count);
 }
 
 }  // namespace igf::attention

@@ -1,20 +1,22 @@
 // attention's forward pass by mma.sync: for sm_80 and later, bf16 and f16, widths 64, 80, 96 and 128.
 //
-// A block has 128 queries of one head and walks over the tiles of keys that some of them see. Its 4 warps have 32 queries
-// each: scores by one product, the softmax so far in registers, out += probabilities times values by another, whose first
-// factor is the first one's result where it stands. Tiles come by cp.async: keys while values are read, and values while
-// keys are. No tile outside of the band is brought, and only tiles on its edge are masked.
+// A block has 128 queries of one head and walks over the tiles of keys that some of them see. Its 4 warps have 32
+// queries each: scores by one product, the softmax so far in registers, out += probabilities times values by another,
+// whose first factor is the first one's result where it stands. Tiles come by cp.async: keys while values are read, and
+// values while keys are. No tile outside of the band is brought, and only tiles on its edge are masked.
 //
 // Work     4 width multiply-adds a query and key of a tile, half of them in 16-bit products; one exp2 a query and key.
-// Memory   of each head: q in, out and lse out once; k and v once for every tile of 128 queries that sees them, in whole
-//          tiles. A packed batch's bounds are read by every warp, some log2(sequences) of them, dropout's seed by a warp
-//          for each tile.
+// Memory   of each head: q in, out and lse out once; k and v once for every tile of 128 queries that sees them, in
+//          whole tiles. A packed batch's bounds are read by every warp, some log2(sequences) of them, dropout's seed by
+//          a warp for each tile.
 // Numbers  scores, softmax and sums in f32; exp2, its argument scale * log2(e) * score - top by one rounding.
 //          Probabilities are rounded to T before they meet the values, their sum is taken before that. Equal bits on
 //          repeat, whatever the order of blocks.
 // Limits   rows and heads on 16 bytes; up to 65535 key heads. Queries, keys and values of other sequences are never
-//          multiplied, so their NaN stay with them. Bound by the tensor cores: a tile of keys costs a warp 2 KiB of
-//          shared memory for 64 to 96 products, three quarters or less of what sm_80 reads in their time. Not measured.
+//          multiplied, so their NaN stay with them. A warp reads 20 KiB of fragments for 64 keys of width 64 (24 KiB
+//          for 32 of width 128) and makes 128 products m16n8k16 of them: sm_80's shared memory takes 62 % (75 %) of its
+//          tensor cores' time for that, so these bound it, beside exp2 and what else the softmax takes, which the other
+//          block's products cover. Where mma.sync is twice as fast (sm_90), shared memory bounds it. Not measured.
 // Source   Dao 2023, arXiv:2307.08691, algorithm 1 (the split of a block's work over queries); Milakov and Gimelshein
 //          2018, arXiv:1805.02867 (the softmax in one pass).
 #include <cmath>
@@ -42,9 +44,9 @@ constexpr int kQueries = kThreads / kWarp * kWarpQueries;  // of a block
 constexpr int kParts = kWarpQueries / 16;
 constexpr int kRows = 2 * kParts;  // of sums, in one thread: row r is half r % 2 of part r / 2
 
-// Tiles by width. Two blocks, 8 warps, share a multiprocessor on every target: three would leave 168 registers a thread,
-// less than sums and scores take. Shared memory is chosen so that two fit where a multiprocessor has the least, 100 KiB
-// (sm_86, sm_89, sm_120; sm_80 164, sm_90 and sm_100 228), a block taking 2 KiB besides its tiles:
+// Tiles by width. Two blocks, 8 warps, share a multiprocessor on every target: three would leave 168 registers a
+// thread, less than sums and scores take. Shared memory is chosen so that two fit where a multiprocessor has the least,
+// 100 KiB (sm_86, sm_89, sm_120; sm_80 164, sm_90 and sm_100 228), a block taking 2 KiB besides its tiles:
 //
 //   width  queries   keys and values          bytes    registers for sums + scores, in all (sm_80, 90a, 100a, 120)
 //    64    16 KiB    2 stages of 2 x  8 KiB   48 KiB    64 + 64    200  206  212  215
@@ -82,8 +84,8 @@ struct Derived {
   Dropout dropout;
 };
 
-// A block's place in the grid: y is the key head, x first the query heads that read it, which so run together, then the
-// tiles of queries. The last tiles of a sequence see the most keys and go first, so that the launch ends with short ones.
+// A block's place in the grid: y is the key head, x first the query heads that read it, which so run together, then
+// the tiles of queries. The last tiles of a sequence see the most keys and go first: the launch ends with short ones.
 IGF_DEVICE int kv_head_of_block() { return static_cast<int>(block_y()); }
 IGF_DEVICE int head_of_block(const Derived& derived) {
   return kv_head_of_block() * derived.group + static_cast<int>(block_x()) % derived.group;

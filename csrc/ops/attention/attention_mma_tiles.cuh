@@ -1,7 +1,7 @@
-// Tiles of attention's operands in shared memory for mma.sync: copies in, matrix fragments out, none with bank conflicts.
+// Tiles of attention's operands in shared memory for mma.sync: copies in, fragments out, none with bank conflicts.
 //
-// A tile is an array of rows of kWidth elements of 16 bits (one row a query or a key), the rows one after another without
-// gaps. A row is kWidth / 8 chunks of 16 bytes, and row r keeps chunk c at the place of chunk c ^ turn(r):
+// A tile is an array of rows of kWidth elements of 16 bits (one row a query or a key), one after another without gaps.
+// A row is kWidth / 8 chunks of 16 bytes, and row r keeps chunk c at the place of chunk c ^ turn(r):
 //
 //   width  chunks a row  kSwap = gcd(chunks, 8)  turn(r)
 //    64         8                 8              r % 8
@@ -9,9 +9,9 @@
 //    96        12                 4              r / 2 % 4
 //   128        16                 8              r % 8
 //
-// Rows begin chunks * r groups of four banks further on, which repeats after 8 / kSwap rows; turn() then moves on. So one
-// chunk of 8 rows in a line (a matrix of ldmatrix, or 8 lanes' 4-byte words of a fragment of sums) lies in all 32 banks,
-// and so do kSwap chunks of 8 / kSwap rows in a line (8 threads of a copy). turn() has a period of 8 rows: a tile may be
+// Rows begin chunks * r groups of four banks further on, which repeats after 8 / kSwap rows; turn() then moves on. So
+// one chunk of 8 rows in a line (a matrix of ldmatrix, or the words of a fragment of sums) lies in all 32 banks, and so
+// do kSwap chunks of 8 / kSwap rows in a line (8 threads of a copy). turn() has a period of 8 rows: a tile may be
 // entered at any row that is a multiple of 8, `tile + 8 * n * kWidth` is a tile again.
 //
 // A block of 128 threads multiplies a [rows, width] tile Q by the transpose of a [keys, width] tile K like this:

@@ -1,8 +1,9 @@
 // From a number in a grid to a tile of one sequence, and from a tile of queries to the keys that it sees, and back.
 //
 // Packed bounds stand on the device, so the host cannot count tiles. It launches one slot for every tile that there may
-// be: with tiles of R rows, sequence s begins at slot bounds[s] / R + s, which leaves it at least ceil(length / R) slots,
-// and two sequences never share one. Slots beyond a sequence's tiles have nothing to do. A sequence is found by halving.
+// be: with tiles of R rows, sequence s begins at slot bounds[s] / R + s, which leaves it at least ceil(length / R)
+// slots, and two sequences never share one. Slots beyond a sequence's tiles have nothing to do. A sequence is found by
+// halving.
 #pragma once
 
 #include "device/memory.cuh"
@@ -62,8 +63,8 @@ IGF_DEVICE SequenceTile tile_of_slot(const AttentionBatch& batch, int64_t slot, 
 // A window of this many keys hides none, and a position added to it is still an int: the two together have fewer rows.
 constexpr int kWidestWindow = 1 << 30;
 
-// Who sees whom in a sequence: query i sees the last `window` keys up to its position, i + offset; see attention.h. Where
-// all see all, positions are beyond every key, so that nothing has to be asked twice.
+// Who sees whom in a sequence: query i sees the last `window` keys up to its position, i + offset; see attention.h.
+// Where all see all, positions are beyond every key, so that nothing has to be asked twice.
 struct Sight {
   int offset;
   int k_count;

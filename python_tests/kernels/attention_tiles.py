@@ -72,7 +72,8 @@ def queries_brought(inputs: Inputs, keys: int, queries: int, *, causal: bool = T
         for key_tile in tiles(sequence.keys, keys):
             seeing = [i for i in range(sequence.queries) if _meet(sequence.seen_by(i), key_tile)]
             if seeing:
-                count += min(sequence.queries, -(-(seeing[-1] + 1) // queries) * queries) - seeing[0] // queries * queries
+                last_tile = seeing[-1] // queries
+                count += min(sequence.queries, (last_tile + 1) * queries) - seeing[0] // queries * queries
     return count
 
 

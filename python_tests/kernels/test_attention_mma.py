@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from instructgpt_fast import simt
 from instructgpt_fast.ops.attention import attention_oracle
 from python_tests.kernels.attention_gradients import log_sum_exp
 from python_tests.kernels.attention_tiles import bounds_read, keys_brought, queries_that_see
 from python_tests.kernels.suite import Bytes, KernelCase, KernelSuite
 from python_tests.ops import test_attention
-from python_tests.ops.suite import Case, Inputs, New, OpSuite
+from python_tests.ops.suite import Case, Inputs, OpSuite
 from python_tests.ops.test_attention import dense, packed
 
 Traffic = Mapping[str, Mapping[str, Bytes]]

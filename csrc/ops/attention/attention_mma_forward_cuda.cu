@@ -103,8 +103,8 @@ struct BlockWork {
 };
 
 template <int kKeys>
-IGF_DEVICE BlockWork block_work(const AttentionForwardCall& a, const Derived& derived IGF_SITE_PARAMETER) {
-  const SequenceTile at = tile_of_slot<false>(a.batch, slot_of_block(derived), kQueries IGF_SITE);
+IGF_DEVICE BlockWork block_work(const AttentionForwardCall& a, const Derived& derived) {
+  const SequenceTile at = tile_of_slot<false>(a.batch, slot_of_block(derived), kQueries);
   const Sight sight = sight_of(a.shape, at);
   const int first_query = at.tile * kQueries;
   const int end_query = smaller(first_query + kQueries, at.q_count);
@@ -164,7 +164,7 @@ IGF_DEVICE void copy_tile(T* tile, const AttentionView<const void>& from, int ke
 
 // scores = queries of the warp times a tile of keys.
 template <typename T, typename Tiles>
-IGF_DEVICE void multiply_keys(typename Tiles::Scores& scores, const T* queries, const T* keys IGF_SITE_PARAMETER) {
+IGF_DEVICE void multiply_keys(typename Tiles::Scores& scores, const T* queries, const T* keys) {
   constexpr int kWidth = Tiles::kWidth;
 #pragma unroll
   for (int part = 0; part < kParts; ++part) {
@@ -178,14 +178,14 @@ IGF_DEVICE void multiply_keys(typename Tiles::Scores& scores, const T* queries, 
   for (int pair = 0; pair < kWidth / 16; ++pair) {
     uint32_t a[kParts][4];
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) load_a<kWidth>(a[part], queries + 16 * part * kWidth, pair IGF_SITE);
+    for (int part = 0; part < kParts; ++part) load_a<kWidth>(a[part], queries + 16 * part * kWidth, pair);
 #pragma unroll
     for (int n = 0; n < Tiles::kKeys / 16; ++n) {
       uint32_t b[2][2];
-      load_b_rows<kWidth>(b, keys + 16 * n * kWidth, pair IGF_SITE);
+      load_b_rows<kWidth>(b, keys + 16 * n * kWidth, pair);
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
-        multiply<T>(scores[part][2 * n], scores[part][2 * n + 1], a[part], b IGF_SITE);
+        multiply<T>(scores[part][2 * n], scores[part][2 * n + 1], a[part], b);
       }
     }
   }
@@ -208,7 +208,7 @@ IGF_DEVICE void round_probabilities(typename Tiles::Probabilities& rounded,
 template <typename T, typename Tiles>
 IGF_DEVICE void multiply_values(typename Tiles::Sums& out, const float (&factors)[kRows],
                                 const typename Tiles::Probabilities& probabilities,
-                                const T* values IGF_SITE_PARAMETER) {
+                                const T* values) {
   constexpr int kWidth = Tiles::kWidth;
 #pragma unroll
   for (int part = 0; part < kParts; ++part) {
@@ -223,10 +223,10 @@ IGF_DEVICE void multiply_values(typename Tiles::Sums& out, const float (&factors
 #pragma unroll
     for (int pair = 0; pair < kWidth / 16; ++pair) {
       uint32_t b[2][2];
-      load_b_columns<kWidth>(b, values + 16 * n * kWidth, pair IGF_SITE);
+      load_b_columns<kWidth>(b, values + 16 * n * kWidth, pair);
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
-        multiply<T>(out[part][2 * pair], out[part][2 * pair + 1], probabilities[part][n], b IGF_SITE);
+        multiply<T>(out[part][2 * pair], out[part][2 * pair + 1], probabilities[part][n], b);
       }
     }
   }
@@ -255,7 +255,7 @@ IGF_DEVICE void mask_scores(float (&scores)[kParts][kGroups][4], const Sight& si
 // from the old one must be multiplied by factors, a number a row.
 template <typename Tiles>
 IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, float (&factors)[kRows],
-                            float exponent_scale IGF_SITE_PARAMETER) {
+                            float exponent_scale) {
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
     const int part = row / 2, half = row % 2;
@@ -264,8 +264,8 @@ IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, fl
     for (int group = 0; group < Tiles::kKeys / 8; ++group) {
       most = fmaxf(most, fmaxf(scores[part][group][2 * half], scores[part][group][2 * half + 1]));
     }
-    most = fmaxf(most, shuffle_xor(most, 1, kAllLanes IGF_SITE));
-    most = fmaxf(most, shuffle_xor(most, 2, kAllLanes IGF_SITE));  // the four lanes of the row
+    most = fmaxf(most, shuffle_xor(most, 1));
+    most = fmaxf(most, shuffle_xor(most, 2));  // the four lanes of the row
     const float top = fmaxf(softmax.top[row], most * exponent_scale);
     const float base = top == -math::kInfinity ? 0.0f : top;  // of a row that has seen nothing, all powers are 0
     factors[row] = fast_exp2(softmax.top[row] - base);
@@ -287,8 +287,8 @@ IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, fl
 // Sets the probabilities that dropout takes to 0. A draw decides on four keys 16 apart.
 template <int kSixteens>
 IGF_DEVICE void drop_probabilities(uint32_t (&probabilities)[kParts][kSixteens][4], const Dropout& dropout,
-                                   int first_row, int head, int first_key IGF_SITE_PARAMETER) {
-  const philox::Key key = philox::key_of(load(dropout.seed IGF_SITE));
+                                   int first_row, int head, int first_key) {
+  const philox::Key key = philox::key_of(load(dropout.seed));
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
     uint32_t kept = 0;  // bit 4 sixteen + 2 right + e, of element e in the left or right 8 of 16 keys
@@ -321,23 +321,23 @@ IGF_DEVICE float sum_of_row(float sum IGF_SITE_PARAMETER) {
 template <typename T, typename Tiles>
 IGF_DEVICE void stage_rows(T* staged, const AttentionForwardCall& a, const Derived& derived,
                            const BlockWork& work, const WarpQueries& warp, const typename Tiles::Sums& out,
-                           const Softmax& softmax IGF_SITE_PARAMETER) {
+                           const Softmax& softmax) {
   constexpr int kWidth = Tiles::kWidth;
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
     const int r = row / 2 * 16 + sum_row(row % 2);  // [0, kWarpQueries)
-    const float sum = sum_of_row(softmax.sum[row] IGF_SITE);
+    const float sum = sum_of_row(softmax.sum[row]);
     // A row that saw no key may have met NaN in values times 0: it is 0 whatever they are.
     const bool seen = sum != 0.0f;
     const float by = derived.dropout.factor / sum;
 #pragma unroll
     for (int group = 0; group < kWidth / 8; ++group) {
       const float low = out[row / 2][group][2 * (row % 2)] * by, high = out[row / 2][group][2 * (row % 2) + 1] * by;
-      store_sums<kWidth>(staged, r, group, seen ? low : 0.0f, seen ? high : 0.0f IGF_SITE);
+      store_sums<kWidth>(staged, r, group, seen ? low : 0.0f, seen ? high : 0.0f);
     }
     if (lane_index() % 4 == 0 && warp.first + r < warp.end) {
       const float lse = seen ? fmaf(softmax.top[row], kLn2, math::log(sum)) : -math::kInfinity;
-      store(a.lse + head_of_block(derived) * a.batch.q_rows + work.q_begin + warp.first + r, lse IGF_SITE);
+      store(a.lse + head_of_block(derived) * a.batch.q_rows + work.q_begin + warp.first + r, lse);
     }
   }
 }
@@ -345,14 +345,14 @@ IGF_DEVICE void stage_rows(T* staged, const AttentionForwardCall& a, const Deriv
 // Writes the block's staged rows, 16 bytes a thread at a time.
 template <int kWidth, typename T>
 IGF_DEVICE void write_rows(const AttentionForwardCall& a, const Derived& derived, const BlockWork& work,
-                           const T* staged IGF_SITE_PARAMETER) {
+                           const T* staged) {
   T* const rows = static_cast<T*>(a.out.data) + (work.q_begin + work.first_query) * a.out.row_stride +
                   head_of_block(derived) * a.out.head_stride;
   const int count = work.end_query - work.first_query;
   for_each_chunk<kWidth, kThreads, kQueries>(thread_x(), [&](int row, int place, int column) {
     if (row >= count) return;
-    const Packed<T> chunk = load(reinterpret_cast<const Packed<T>*>(staged + place) IGF_SITE);
-    store(reinterpret_cast<Packed<T>*>(rows + row * a.out.row_stride + column), chunk IGF_SITE);
+    const Packed<T> chunk = load(reinterpret_cast<const Packed<T>*>(staged + place));
+    store(reinterpret_cast<Packed<T>*>(rows + row * a.out.row_stride + column), chunk);
   });
 }
 

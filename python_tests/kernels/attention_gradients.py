@@ -26,7 +26,8 @@ def drawn(inputs: Callable[[New], Inputs], **options: Any) -> Callable[[New], In
         q, k, v = (tensors[name].double() for name in "qkv")
         cu_seqlens = tensors.get("cu_seqlens")
         out = attention_oracle(q, k, v, cu_seqlens=cu_seqlens, **options).to(new.dtype)
-        return {**tensors, "dout": new(*q.shape), "out": out, "lse": log_sum_exp(q, k, cu_seqlens, **options)}
+        kept = {name: value for name, value in options.items() if not name.startswith("dropout")}
+        return {**tensors, "dout": new(*q.shape), "out": out, "lse": log_sum_exp(q, k, cu_seqlens, **kept)}
 
     return draw
 
@@ -49,9 +50,12 @@ def log_sum_exp(q: Tensor, k: Tensor, cu_seqlens: Tensor | None, *, causal: bool
 
 def _by_op(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, out: Tensor, lse: Tensor, *,
            cu_seqlens: Tensor | None = None, causal: bool = True, window: int | None = None,
-           scale: float | None = None, deterministic: bool = True) -> tuple[Tensor, ...]:
+           dropout_p: float = 0.0, dropout_seed: int = 0, scale: float | None = None,
+           deterministic: bool = True) -> tuple[Tensor, ...]:
+    seed = torch.tensor([dropout_seed]) if dropout_p else None
     return torch.ops.instructgpt_fast.attention_backward(
-        dout, q, k, v, out, lse, cu_seqlens, causal, window, 0.0, None, scale or q.shape[-1] ** -0.5, deterministic
+        dout, q, k, v, out, lse, cu_seqlens, causal, window, dropout_p, seed, scale or q.shape[-1] ** -0.5,
+        deterministic,
     )
 
 

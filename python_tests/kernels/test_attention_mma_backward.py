@@ -19,9 +19,9 @@ from python_tests.ops.test_attention import dense, packed
 KEYS, QUERIES = 128, 32  # of a tile
 WARPS = {64: 4, 80: 8, 96: 8, 128: 8}
 
-FULL = {"causal": False}
-FAST = {"deterministic": False}
-DROPOUT = {"dropout_p": 0.3, "dropout_seed": 7}
+FULL: Mapping[str, Any] = {"causal": False}
+FAST: Mapping[str, Any] = {"deterministic": False}
+DROPOUT: Mapping[str, Any] = {"dropout_p": 0.3, "dropout_seed": 7}
 
 Traffic = Mapping[str, Mapping[str, Bytes]]
 
@@ -110,7 +110,9 @@ def test_deterministic_gradients_have_equal_bits_in_twenty_orders() -> None:
     """In the free order the same orders of blocks give other bits."""
     ordered, free = (case("", three_tiles_of_keys, torch.float16, **FULL, deterministic=deterministic)
                      for deterministic in (True, False))
-    orders = [{"schedule": ("random", "preempting")[seed % 2], "copies": "random", "seed": seed} for seed in range(20)]
+    orders: list[dict[str, Any]] = [
+        {"schedule": ("random", "preempting")[seed % 2], "copies": "random", "seed": seed} for seed in range(20)
+    ]
     first, *others = [run(ordered, **order) for order in orders]
     assert all(same_bits(a, b) for other in others for a, b in zip(first, other, strict=True))
     dq, *free_dq = [run(free, **order)[0] for order in orders[:6]]
@@ -135,7 +137,8 @@ def test_a_neighbour_full_of_nan_changes_no_bit(width: int) -> None:
 def test_these_kernels_serve_the_call() -> None:
     """Every case here is of sm_80, and of sm_90 with dropout."""
     kernels = ["attention_backward_prepare", "attention_mma_backward_tiles", "attention_backward_finish"]
-    for options, architecture in (({}, 80), (DROPOUT, 90), ({}, 120)):
+    none: Mapping[str, Any] = {}
+    for options, architecture in ((none, 80), (DROPOUT, 90), (none, 120)):
         few = case("", dense(1, 8, 8, 1, 1, 64), torch.bfloat16, **options)
         with simt.executing(architecture=architecture, accounting=True) as report:
             AttentionGradients.op(**few.inputs(New(few.dtype)), **few.options)

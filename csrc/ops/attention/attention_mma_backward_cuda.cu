@@ -1,3 +1,33 @@
+// attention's backward pass on tensor cores by mma.sync: sm_80 and later; bf16 and f16, widths 64, 80, 96, 128.
+//
+// Work: a block owns 128 keys of one key head. It walks the tiles of 32 queries that see them, for each query head of
+// its group, from the last tile to the first, and makes five products a tile: s = q k^T, dp = dout v^T, dv += p^T dout,
+// dk += ds^T q, dq += ds k, where p = exp2(scale log2(e) s - lse2) and ds = p (dp - delta). dk and dv stay in registers
+// and are written once: no other block adds to them. dq is added to f32 sums in the workspace, a third launch rounds it;
+// the first one makes delta, lse2 and zeros (attention_backward_rows.cuh). Tiles outside of the band are never visited.
+//
+// Orders. Free: blocks add to dq as they come; equal inputs need not give equal bits. Fixed (deterministic): a tile of
+// queries counts the tiles of keys that have been added to it; a block adds when the count says that all tiles before
+// its own have been. A block waits for such alone as took a ticket before it, so for blocks that run: it ends however
+// many blocks fit on the device. Queries are walked from last to first because then, causal or with a window, the
+// first block to add to a tile is one that comes to it early.
+//
+// Memory: with V visits (a tile of 32 queries of a head by a tile of 128 keys; causal (t / 32) (t / 128) / 2 a head,
+// and half a row of tiles), in 16-bit elements of width W: k, v, dk, dv once each; q and dout 128 W bytes a visit; lse2
+// and delta 256. dq: 128 W bytes of atomic additions a visit, whole lines of 128 bytes a warp. So a visit's 5 * 8192 W
+// flops come with 256 W bytes through the second-level cache: 160 a byte, half of them added. A multiprocessor asks for
+// the next visit's 128 W + 256 bytes while it works on one. block_order() keeps q, dout and dq's sums in that cache.
+// Numbers: products of 16-bit numbers summed in f32; p and ds rounded to 16 bits before they are multiplied, dq's sums
+// to f32 once a tile of keys. Queries that see no key, and what is masked, give 0 by choice: whatever stood there.
+//
+// Limits, by what is counted, not measured on a GPU. Registers: all 255 of 8 warps (65,536 of a multiprocessor), no
+// spill on any target; that is one block, or two of 4 warps at width 64, so 8 warps a multiprocessor. Shared memory
+// 40.5, 48.5, 56.5 and 72.5 KiB at widths 64, 80, 96, 128, and 1 KiB to stand on 1024 bytes. A step of 32 by 128 at
+// width 128 is 2560 cycles of mma on sm_80, and 3060 of reads from shared memory by 16 rows a warp; at width 64, with
+// 32 rows a warp, 1280 and 1190. So shared memory bounds the wide heads, the tensor cores width 64. sm_86, sm_89 and
+// sm_120 have half the tensor cores to the same shared memory: there they bound all widths.
+// Dropout costs one draw of Philox for four elements, as in the forward pass: key_of_row() makes that possible.
+// Source: Dao 2023, arXiv:2307.08691, algorithm 2; PTX ISA 9.0, "Matrix Fragments for mma.m16n8k16".
 #include <algorithm>
 #include <stdexcept>
 

@@ -141,6 +141,7 @@ uint64_t change_memory(void* place, uint64_t operand, Number number, Word word, 
 }
 
 void add_four(float* place, const float* values, Site site) {
+  check_architecture(90, false, Word::kAddFour, site);
   const uintptr_t at = checked_access(reinterpret_cast<uintptr_t>(place), 16, Word::kAddFour, site, true);
   if (at == 0) return;
   float sums[4];

@@ -27,7 +27,8 @@ struct BulkCopy {
   uint32_t bytes = 0;    // in shared memory
   uintptr_t mbarrier = 0;  // of a load
   uint64_t group = 0;      // of a store or addition: from 0, of its thread
-  bool read = false;       // of those: `data` holds what it will write
+  bool read = false;       // of those: `data` holds what it writes
+  bool written = false;
   bool waited_read = false;  // its thread has waited until it had read
   std::vector<unsigned char> data;  // in order, not swizzled
 };

@@ -60,6 +60,7 @@ struct MatrixWords;  // ptx_words.h
 struct Warpgroups;   // wgmma_state.h
 struct Mbarriers;    // mbarriers.h
 struct BulkCopies;   // bulk.h
+struct Registers;    // registers.h
 
 struct Warp {
   uint32_t ended = 0;  // lanes that have left the kernel
@@ -92,6 +93,7 @@ struct Block {
   std::shared_ptr<Warpgroups> warpgroups;  // made by the first wgmma word
   std::shared_ptr<Mbarriers> mbarriers;  // made by the first word of theirs
   std::shared_ptr<BulkCopies> bulk;
+  std::shared_ptr<Registers> registers;
 };
 
 // What one access hook needs, in one cache line; of the thread whose turn it is.
@@ -180,7 +182,12 @@ void check_warpgroup_at_end(Thread& thread);
 // Somebody does `what` to bytes of a copy that was not waited for.
 [[noreturn]] void fail_of_bytes_under_way(const Copy& copy, const std::string& what, Where where);
 
+// A fault unless the emulated architecture has the word: `least` and later ones, or that one alone.
+void check_architecture(int least, bool alone, Word word, Site site);
+
 // Tells the observer, and asks the mutator: true where the word must do nothing.
 bool say(Word word, Site site);
+// The operand as the mutator wants it.
+int operand_of(Word word, Site site, int value);
 
 }  // namespace igf::simt

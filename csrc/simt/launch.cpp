@@ -120,11 +120,26 @@ void require_zero_counters(const char* kernel, const uint32_t* counters, int64_t
   }
 }
 
+void check_architecture(int least, bool alone, Word word, Site site) {
+  const int here = current_launch->options.architecture;
+  if (here == least || (here > least && !alone)) return;
+  Fault fault;
+  fault.rule = std::string(name_of(word)) + " does not exist on sm_" + std::to_string(here) + ": it " +
+               (alone ? "is of sm_" + std::to_string(least) + "a alone" : "came with sm_" + std::to_string(least));
+  fault.steps.push_back({name_of(speaker()), where_of(site)});
+  fault.advice = "choose the kernel by DeviceContext::architecture";
+  fail(std::move(fault));
+}
+
 bool say(Word word, Site site) {
   const Who& who = speaker();
   if (mutator != nullptr && mutator->dropped(who, word, site)) return true;
   if (observer != nullptr) observer->said(who, word, site);
   return false;
+}
+
+int operand_of(Word word, Site site, int value) {
+  return mutator == nullptr ? value : mutator->operand(speaker(), word, site, value);
 }
 
 const char* name_of(Word word) {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "simt/bulk.h"
 #include "simt/async_words.h"
+#include "simt/bulk.h"
 #include "simt/fault.h"
 #include "simt/proxies.h"
 #include "simt/shadow.h"
@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kMost = (1 << 20) - 1;  // arrivals of a phase; bytes under way
 constexpr size_t kBytes = 8;
+constexpr int kSince = 90;
 
 [[noreturn]] void fail_at(const std::string& rule, Word word, Site site, const std::string& advice,
                           const Mbarrier* barrier = nullptr) {
@@ -107,6 +108,12 @@ const Mbarrier* Mbarriers::touched(uintptr_t address, size_t bytes) const {
   return nullptr;
 }
 
+void tell_async_proxy() {
+  Block& block = *turn.thread->block;
+  if (block.mbarriers == nullptr) return;
+  for (Mbarrier& barrier : block.mbarriers->all) barrier.fenced |= barrier.thread == speaker().thread;
+}
+
 Mbarrier& mbarrier_at(const uint64_t* barrier, Word word, Site site) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(barrier);
   if (--turn.accesses_left <= 0) end_long_turn(false);
@@ -130,12 +137,27 @@ void expect_copy(Mbarrier& barrier, Word word, Site site) {
             "say mbarrier_init_fence after mbarrier_init, by the same thread, before the barrier that all meet at", &barrier);
   }
   ++barrier.under_way;
+  barrier.loads = barrier.phase + 1;
+  barrier.load_site = site;
 }
 
-void complete_bytes(Block& block, Mbarrier& barrier, uint32_t bytes, Site site) {
+void complete_bytes(Block& block, Mbarrier& barrier, uint32_t bytes, Word word, Site site) {
   --barrier.under_way;
   barrier.bytes -= bytes;
-  end_phase(block, barrier, Word::kLoadTile, site);
+  end_phase(block, barrier, word, site);
+}
+
+void check_mbarriers_at_end(const Block& block) {
+  if (block.mbarriers == nullptr) return;
+  for (const Mbarrier& barrier : block.mbarriers->all) {
+    if (barrier.loads <= barrier.waited) continue;
+    Fault fault;
+    fault.rule = "a copy to shared memory is not waited for at the end of its block";
+    fault.steps.push_back({"it ends at " + place_of(block, barrier.address) + ", phase " +
+                               std::to_string(barrier.loads - 1) + "; it was asked for", where_of(barrier.load_site)});
+    fault.advice = "somebody must wait for that phase: shared memory ends with the block";
+    fail(std::move(fault));
+  }
 }
 
 std::string describe(const Block& block, const Mbarrier& barrier) {
@@ -156,6 +178,7 @@ void fail_of_mbarrier_bytes(const Mbarrier& barrier, const std::string& what, Wh
 }
 
 void mbarrier_init(uint64_t* barrier, int arrivals, Site site) {
+  check_architecture(kSince, false, Word::kMbarrierInit, site);
   if (say(Word::kMbarrierInit, site)) return;
   const uintptr_t address = reinterpret_cast<uintptr_t>(barrier);
   check_place(address, Word::kMbarrierInit, site);
@@ -180,13 +203,13 @@ void mbarrier_init(uint64_t* barrier, int arrivals, Site site) {
 }
 
 void mbarrier_init_fence(Site site) {
+  check_architecture(kSince, false, Word::kMbarrierInitFence, site);
   if (say(Word::kMbarrierInitFence, site)) return;
-  for (Mbarrier& barrier : mbarriers_of(*turn.thread->block).all) {
-    if (barrier.thread == speaker().thread) barrier.fenced = true;
-  }
+  tell_async_proxy();
 }
 
 void mbarrier_arrive(uint64_t* barrier, Site site) {
+  check_architecture(kSince, false, Word::kMbarrierArrive, site);
   if (say(Word::kMbarrierArrive, site)) return;
   arrive(mbarrier_at(barrier, Word::kMbarrierArrive, site), Word::kMbarrierArrive, site);
   stir_copies();
@@ -194,19 +217,22 @@ void mbarrier_arrive(uint64_t* barrier, Site site) {
 
 void mbarrier_arrive_expecting(uint64_t* barrier, int bytes, Site site) {
   constexpr Word kWord = Word::kMbarrierArriveExpecting;
+  check_architecture(kSince, false, kWord, site);
   if (say(kWord, site)) return;
+  bytes = operand_of(kWord, site, bytes);
   Mbarrier& found = mbarrier_at(barrier, kWord, site);
   if (bytes < 0 || found.bytes + bytes > kMost) {
     fail_at(std::to_string(bytes) + " bytes are announced", kWord, site, "0 to 2^20 - 1 under way at an mbarrier");
   }
   found.bytes += bytes;
-  found.announced = site;
   arrive(found, kWord, site);
   stir_copies();
 }
 
 void mbarrier_wait(uint64_t* barrier, int parity, Site site) {
+  check_architecture(kSince, false, Word::kMbarrierWait, site);
   if (say(Word::kMbarrierWait, site)) return;
+  parity = operand_of(Word::kMbarrierWait, site, parity);
   stir_copies();
   Mbarrier& found = mbarrier_at(barrier, Word::kMbarrierWait, site);
   if (parity != 0 && parity != 1) {
@@ -215,12 +241,14 @@ void mbarrier_wait(uint64_t* barrier, int parity, Site site) {
   Thread& thread = *turn.thread;
   if (static_cast<int>(found.phase & 1) != parity) {
     receive(thread, found.released);
+    found.waited = found.phase;
     return;
   }
   found.waiting.push_back(thread.who.thread);
   thread.waits_mbarrier = found.address;
   wait_here(Word::kMbarrierWait, site);
   std::erase(found.woken, thread.who.thread);
+  found.waited = found.phase;
 }
 
 }  // namespace igf::simt

@@ -28,7 +28,9 @@ struct Mbarrier {
   int64_t bytes = 0; // announced in this phase that have not come; below 0: come and not announced yet
   uint32_t phase = 0;
   int under_way = 0;  // copies that will end here
-  Site announced;     // where bytes were announced last
+  uint32_t loads = 0;   // phases up to the last one that a copy was asked for in
+  uint32_t waited = 0;  // phases whose end somebody has seen
+  Site load_site;       // of that copy
   Seen arriving;      // released in this phase
   Seen released;      // in all before
   std::vector<int> waiting;  // threads, for the end of this phase
@@ -46,9 +48,13 @@ struct Mbarriers {
 
 // The mbarrier that the thread whose turn it is names, or a fault: nothing was begun there, or it is not ordered after.
 Mbarrier& mbarrier_at(const uint64_t* barrier, Word word, Site site);
+// The mbarriers that the thread has begun are known to the async proxy from here on.
+void tell_async_proxy();
 // A copy that ends here is asked for; its bytes have come.
 void expect_copy(Mbarrier& barrier, Word word, Site site);
-void complete_bytes(Block& block, Mbarrier& barrier, uint32_t bytes, Site site);
+void complete_bytes(Block& block, Mbarrier& barrier, uint32_t bytes, Word word, Site site);
+// All threads of the block have ended: what was loaded has been waited for, or a fault.
+void check_mbarriers_at_end(const Block& block);
 
 // "full[1] (x.cu:20): phase 3 lacks 1 of 2 arrivals and 4096 bytes".
 std::string describe(const Block& block, const Mbarrier& barrier);

@@ -12,8 +12,8 @@ namespace igf::simt {
 namespace {
 
 constexpr std::array<const char*, kMutations> kNames = {
-    "none",       "drop_barrier", "drop_warp_barrier", "drop_fence",  "drop_wait",
-    "drop_store", "drop_atomic",  "shift_load",        "shift_store", "shuffle_wrong_lane"};
+    "none",        "drop_barrier", "drop_warp_barrier", "drop_fence",   "drop_wait",   "drop_arrive", "drop_store",
+    "drop_atomic", "shift_load",   "shift_store",       "wrong_parity", "wrong_bytes", "shuffle_wrong_lane"};
 
 }  // namespace
 
@@ -33,12 +33,23 @@ Mutation drop_of(Word word) {
     case Word::kNamedBarrierArrive: return Mutation::kDropBarrier;
     case Word::kWarpBarrier: return Mutation::kDropWarpBarrier;
     case Word::kBlockFence:
-    case Word::kDeviceFence: return Mutation::kDropFence;
-    case Word::kCopyWait: return Mutation::kDropWait;
+    case Word::kDeviceFence:
+    case Word::kMbarrierInitFence:
+    case Word::kProxyFenceShared:
+    case Word::kProxyFenceGlobal: return Mutation::kDropFence;
+    case Word::kCopyWait:
+    case Word::kMbarrierWait:
+    case Word::kBulkWait:
+    case Word::kBulkWaitRead: return Mutation::kDropWait;
+    case Word::kMbarrierArrive:
+    case Word::kMbarrierArriveExpecting: return Mutation::kDropArrive;
     case Word::kStore:
     case Word::kStoreOnce:
     case Word::kStoreMatrix:
     case Word::kStoreRelease:
+    case Word::kLoadTile:
+    case Word::kStoreTile:
+    case Word::kBulkLoad:
     case Word::kCopyAsync: return Mutation::kDropStore;
     case Word::kAtomicAdd:
     case Word::kAtomicMax:
@@ -46,7 +57,10 @@ Mutation drop_of(Word word) {
     case Word::kAtomicExchange:
     case Word::kAtomicOr:
     case Word::kAddAcquireRelease:
-    case Word::kAddRelease: return Mutation::kDropAtomic;
+    case Word::kAddRelease:
+    case Word::kAddTile:
+    case Word::kBulkAdd:
+    case Word::kAddFour: return Mutation::kDropAtomic;
     default: return Mutation::kNone;
   }
 }
@@ -58,7 +72,11 @@ Mutation shift_of(Word word) {
     case Word::kLoadSharedByBlocks:
     case Word::kLoadAcquire:
     case Word::kLoadMatrix:
+    case Word::kLoadTile:
     case Word::kCopyAsync: return Mutation::kShiftLoad;
+    case Word::kStoreTile:
+    case Word::kAddTile:
+    case Word::kAddFour:
     case Word::kStore:
     case Word::kStoreOnce:
     case Word::kStoreMatrix:
@@ -101,6 +119,20 @@ uintptr_t SiteMutator::address(const Who&, const Access& access) {
   }
   if (moved != access.address) ++applied_;
   return moved;
+}
+
+int SiteMutator::operand(const Who&, Word word, Site site, int value) {
+  constexpr int kFewerBytes = 16;
+  const Mutation kind = word == Word::kMbarrierWait              ? Mutation::kWrongParity
+                        : word == Word::kMbarrierArriveExpecting ? Mutation::kWrongBytes
+                                                                 : shift_of(word);
+  if (kind == Mutation::kNone || !strikes(kind, site)) return value;
+  ++applied_;
+  switch (kind) {
+    case Mutation::kWrongParity: return value ^ 1;
+    case Mutation::kWrongBytes: return value < kFewerBytes ? value + kFewerBytes : value - kFewerBytes;
+    default: return value + 1;
+  }
 }
 
 int SiteMutator::source_lane(const Who&, Word, Site site, int source, uint32_t lanes) {

@@ -18,15 +18,18 @@ enum class Mutation : uint8_t {
   kNone,
   kDropBarrier,       // block_barrier and its kin order and wait for nothing
   kDropWarpBarrier,   // nor does warp_barrier
-  kDropFence,         // block_fence and device_fence order nothing
-  kDropWait,          // a wait for asynchronous copies returns at once
+  kDropFence,         // block_fence and device_fence order nothing, nor do proxy fences
+  kDropWait,          // a wait for asynchronous copies, or at an mbarrier, returns at once
+  kDropArrive,        // an arrival at an mbarrier is not counted, nor are the bytes that it announces
   kDropStore,         // a store, or an asynchronous copy, does not reach memory
   kDropAtomic,        // an atomic operation changes nothing and gives zero
   kShiftLoad,         // a load reads the neighbouring element: the next one, the one before at the end of the buffer
-  kShiftStore,        // a store writes there
+  kShiftStore,        // a store writes there; a tile: one row further
+  kWrongParity,       // a wait at an mbarrier is for the other parity
+  kWrongBytes,        // 16 bytes fewer are announced than were
   kShuffleWrongLane,  // a shuffle brings the value of the source's neighbour
 };
-inline constexpr size_t kMutations = 10;
+inline constexpr size_t kMutations = 13;
 
 const char* name_of(Mutation kind);                  // "drop_barrier"
 Mutation mutation_called(std::string_view name);     // kNone for a name that is none
@@ -52,6 +55,7 @@ class SiteMutator : public Mutator {
 
   bool dropped(const Who& who, Word word, Site site) override;
   uintptr_t address(const Who& who, const Access& access) override;
+  int operand(const Who& who, Word word, Site site, int value) override;
   int source_lane(const Who& who, Word word, Site site, int source, uint32_t lanes) override;
 
  private:

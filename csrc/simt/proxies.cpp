@@ -4,6 +4,8 @@
 
 #include "simt/async_words.h"
 #include "simt/fault.h"
+#include "simt/mbarriers.h"
+#include "simt/race.h"
 
 namespace igf::simt {
 namespace {
@@ -47,8 +49,10 @@ bool fenced(Space space, const Mark& write) {
 bool fenced_in_shared(const Mark& write) { return fenced(Space::kShared, write); }
 bool fenced_in_global(const Mark& write) { return fenced(Space::kGlobal, write); }
 
-void say_fence(Word word, Space space, Site site) {
-  if (say(word, site)) return;
+// False where the mutator dropped it.
+bool say_fence(Word word, Space space, Site site) {
+  check_architecture(90, false, word, site);
+  if (say(word, site)) return false;
   Thread& thread = *turn.thread;
   std::vector<Fence>& said = fences[static_cast<size_t>(space)][turn.number];
   // All threads of the block have seen fences below its base: the newest of them is enough.
@@ -62,6 +66,7 @@ void say_fence(Word word, Space space, Site site) {
   contribute(thread, fence.seen);
   refresh_clock();
   said.push_back(std::move(fence));
+  return true;
 }
 
 }  // namespace
@@ -120,7 +125,9 @@ const Buffer* touch_async(uintptr_t address, uint32_t bytes, Touch kind, Where w
 
 bool has_happened(const Mark& mark) { return happened(mark.thread, mark.clock); }
 
-void proxy_fence_shared(Site site) { say_fence(Word::kProxyFenceShared, Space::kShared, site); }
+void proxy_fence_shared(Site site) {
+  if (say_fence(Word::kProxyFenceShared, Space::kShared, site)) tell_async_proxy();
+}
 void proxy_fence_global(Site site) { say_fence(Word::kProxyFenceGlobal, Space::kGlobal, site); }
 
 void forget_proxies() {

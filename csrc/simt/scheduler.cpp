@@ -6,6 +6,7 @@
 #include "simt/bulk.h"
 #include "simt/fault.h"
 #include "simt/mbarriers.h"
+#include "simt/registers.h"
 
 namespace igf::simt {
 
@@ -130,14 +131,18 @@ void add_waiting(Fault& fault) {
   }
 }
 
-// The mbarriers that threads wait at, and what their phases lack.
+// The mbarriers that threads wait at, and what their phases lack; what registers are claimed.
 void add_mbarriers(Fault& fault) {
   for (int b = 0; b < current_launch->resident; ++b) {
     const Block& block = blocks[b];
+    const std::string pool = describe_pool(block);
+    if (!pool.empty()) fault.steps.push_back({pool, 0});
     if (block.mbarriers == nullptr) continue;
     for (const Mbarrier& barrier : block.mbarriers->all) {
       if (barrier.waiting.empty()) continue;
-      fault.steps.push_back({"threads " + ranges(barrier.waiting) + " of block " + std::to_string(block.number) +
+      std::vector<int> waiting = barrier.waiting;
+      std::sort(waiting.begin(), waiting.end());
+      fault.steps.push_back({"threads " + ranges(waiting) + " of block " + std::to_string(block.number) +
                                  " wait for " + describe(block, barrier),
                              where_of(thread_of(block, barrier.waiting.front()).waits_site)});
     }
@@ -192,6 +197,7 @@ void begin_block(Block& block, int64_t number) {
   block.copies.begin(reinterpret_cast<uintptr_t>(block.shared.base), launch.threads);
   block.mbarriers = nullptr;
   block.bulk = nullptr;
+  block.registers = nullptr;
   for (int i = 0; i < launch.threads; ++i) {
     Thread& thread = thread_of(block, i);
     thread.clock = Clock();
@@ -296,6 +302,7 @@ void end_thread() {
   check_warpgroup_at_end(thread);
   if (block.ended < current_launch->threads) give_turn(thread);
   finish_bulk(block);
+  check_registers_at_end(block);
   // The block has ended: its threads' stacks are free for the next one, which run_blocks begins.
   leave_turn();
   switch_context(thread.context, current_launch->outside);

@@ -7,13 +7,12 @@
 #include "simt/buffers.h"
 #include "simt/fault.h"
 #include "simt/mbarriers.h"
-#include "simt/proxies.h"
+#include "simt/race.h"
 #include "simt/shadow_cells.h"
 
 namespace igf::simt {
 namespace {
 
-constexpr Where kAtomicMark = kWhereFree;  // set in Mark::where of an atomic
 constexpr uint32_t kMany = ~0u;            // in Mark::thread: Mark::clock numbers a set of readers
 
 CellMemory memory;
@@ -38,47 +37,6 @@ bool precedes(uint32_t thread, uint32_t clock) {
     return true;  // of a block that had this memory before
   }
   return seen_by_view(turn.thread->clock.seen, thread, clock);
-}
-
-struct Race {
-  Mark mark;
-  bool is_write;
-};
-
-bool is_async(uint32_t clock) { return clock >= kAsyncClock; }
-
-// Of a lane that no thread has: as if it were one, behind the others.
-Who maker_of(const Mark& mark) {
-  const int64_t lanes = current_launch->rows * kWarpLanes;
-  const int64_t block = (mark.thread - 1) / lanes;
-  const int lane = static_cast<int>((mark.thread - 1) % lanes);
-  return {block % current_launch->facts.blocks_x, block / current_launch->facts.blocks_x, block, lane,
-          lane / kWarpLanes, lane % kWarpLanes};
-}
-
-[[noreturn]] void fail_of_race(const Race& race, uint32_t bytes, Touch kind, Where where,
-                               const std::string& place) {
-  const auto verb = [](bool write, bool atomic) {
-    return atomic ? " changes it by an atomic" : write ? " writes it" : " reads it";
-  };
-  const Who other = maker_of(race.mark);
-  const bool across = other.block != speaker().block;
-  Fault fault;
-  fault.rule = std::string("race between ") + (across ? "blocks" : "threads") + " on " + place + ", " +
-               std::to_string(bytes) + " bytes";
-  const bool by_atomic = (race.mark.where & kAtomicMark) != 0;
-  fault.steps.push_back({name_of_mark(race.mark) + verb(race.is_write, by_atomic), race.mark.where});
-  fault.steps.push_back({name_of_mark({turn.number, turn.clock, 0}) + verb(kind == Touch::kWrite, kind == Touch::kAtomic),
-                         where});
-  fault.advice = !across && (is_async(race.mark.clock) || is_async(turn.clock))
-                 ? "nothing orders the two: a copy, or product, comes after what precedes its word, and is over for those "
-                   "who have waited for it (at its mbarrier, or for its group) and for those ordered after them"
-                 : across ? "nothing orders the two: blocks need device_fence and an atomic on both sides"
-                 : other.warp == speaker().warp
-                     ? "nothing orders the two: lanes need a warp_barrier between them (shuffles do not order memory), "
-                       "or a block_barrier where other warps touch it too"
-                     : "nothing orders the two: a block_barrier is missing between them";
-  fail(std::move(fault));
 }
 
 void drop_set(Cell& cell) {
@@ -318,9 +276,10 @@ const Buffer* touch(uintptr_t address, uint32_t bytes, Touch kind, Where where) 
   const uintptr_t last = (address + bytes - 1 - region->begin) >> region->item_shift;
   Race race{};
   for (uintptr_t i = first; i <= last; ++i) {
-    if (note<false>(region->cells[i], kind, where, race)) {
-      fail_of_race(race, bytes, kind, where, describe_global(*region, address));
-    }
+    if (!note<false>(region->cells[i], kind, where, race)) continue;
+    const uintptr_t raced = std::max(address, region->begin + (i << region->item_shift));
+    fail_of_race(race, static_cast<uint32_t>(std::min<uintptr_t>(bytes, address + bytes - raced)), kind, where,
+                 describe_global(*region, raced));
   }
   return region->buffer;
 }
@@ -329,10 +288,22 @@ void check_shared_bounds(uintptr_t address, uint32_t bytes, Touch kind, Where wh
   array_at(address, bytes, kind, where);
 }
 
-std::string name_of_mark(const Mark& mark) {
-  const Who who = maker_of(mark);
-  if (!is_async(mark.clock)) return name_of(who);
-  return name_of_lane(who.thread) + " of block " + std::to_string(who.block);
+// Whether one of the cell's changes by atomics is as asked for; `found` is then that one.
+template <typename Asked>
+bool any_atomic(const Cell& cell, const Asked& asked, Mark& found) {
+  if (cell.other.thread == 0) return false;
+  if (cell.other.thread != kMany) {
+    found = cell.other;
+    return (found.where & kAtomicMark) != 0 && asked(found);
+  }
+  for (const Readers& readers : many[cell.other.clock]) {
+    if ((readers.where & kAtomicMark) == 0) continue;
+    for (uint32_t rest = readers.lanes; rest != 0; rest &= rest - 1) {
+      found = {readers.first + static_cast<uint32_t>(std::countr_zero(rest)), readers.clock, readers.where};
+      if (asked(found)) return true;
+    }
+  }
+  return false;
 }
 
 const Mark* unfenced_write(uintptr_t address, uint32_t bytes, Where where, bool (*fenced)(const Mark&)) {
@@ -353,14 +324,19 @@ const Mark* unfenced_write(uintptr_t address, uint32_t bytes, Where where, bool 
   }
   if (cells == nullptr) return nullptr;
   Mark known{};  // the last that was found fenced
-  for (uintptr_t i = (address - begin) >> shift; i <= (address + bytes - 1 - begin) >> shift; ++i) {
-    const Mark& write = cells[i].write;
-    if (write.thread == 0 || is_async(write.clock)) continue;
-    if (write.thread == known.thread && write.clock == known.clock) continue;
-    if (!(shared ? precedes<true>(write.thread, write.clock) : precedes<false>(write.thread, write.clock))) continue;
-    if (shared && !is_own_block(write.thread)) continue;  // of a block that had this memory before
-    if (!fenced(write)) return &write;
+  const auto lacks_fence = [&](const Mark& write) {
+    if (write.thread == 0 || is_async(write.clock)) return false;
+    if (write.thread == known.thread && write.clock == known.clock) return false;
+    if (shared && !is_own_block(write.thread)) return false;  // of a block that had this memory before
+    if (!(shared ? precedes<true>(write.thread, write.clock) : precedes<false>(write.thread, write.clock))) return false;
+    if (!fenced(write)) return true;
     known = write;
+    return false;
+  };
+  static Mark found;
+  for (uintptr_t i = (address - begin) >> shift; i <= (address + bytes - 1 - begin) >> shift; ++i) {
+    if (lacks_fence(cells[i].write)) return found = cells[i].write, &found;
+    if (any_atomic(cells[i], lacks_fence, found)) return &found;
   }
   return nullptr;
 }

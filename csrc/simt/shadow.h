@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "simt/core.h"
 
@@ -22,11 +21,8 @@ const Buffer* touch(uintptr_t address, uint32_t bytes, Touch kind, Where where);
 // Fails the launch unless the bytes lie in one array of shared memory.
 void check_shared_bounds(uintptr_t address, uint32_t bytes, Touch kind, Where where);
 
-// Of the last plain writes of these bytes the first that precedes this turn and for which fenced() does not hold; null:
+// Of the last writes of these bytes, and changes by atomics, the first that precedes this turn and for which fenced() does not hold; null:
 // there is none. Writes of asynchronous copies need no fence.
 const Mark* unfenced_write(uintptr_t address, uint32_t bytes, Where where, bool (*fenced)(const Mark&));
-
-// Who made the mark: "thread 3 (...) of block 0", or which copies of the block.
-std::string name_of_mark(const Mark& mark);
 
 }  // namespace igf::simt

@@ -1,4 +1,4 @@
-// Kernels for the emulator's own tests of device/ptx_barriers.cuh and device/ptx_bulk.cuh.
+// Kernels for the emulator's own tests of device/ptx_barriers.cuh and device/ptx_bulk.cuh: a table a file.
 #pragma once
 
 #include <cstddef>
@@ -8,15 +8,16 @@
 
 namespace igf::selftest {
 
-// Tiles are 8 rows of 32 floats: 1024 bytes, in the 128-byte swizzle but for `plain`.
+// Tensors of 64 rows of 32 floats; tiles of 8 rows, 1024 bytes, in the 128-byte swizzle but for `plain`.
 struct AsyncArguments {
-  const float* input;  // [64, 32]
-  float* output;       // [64, 32], 0xFF
-  float* sums;         // [64, 32], zero
+  const float* input;
+  float* output;  // 0xFF
+  float* sums;    // zero
   device::TensorMap in;
-  device::TensorMap plain;  // of the input, in order
+  device::TensorMap plain;   // of the input, in order
+  device::TensorMap beyond;  // of the input, as if it had 128 rows
   device::TensorMap out;
-  device::TensorMap added;  // of the sums
+  device::TensorMap added;   // of the sums
 };
 
 struct AsyncKernel {
@@ -30,7 +31,9 @@ struct AsyncKernels {
   size_t count;
 };
 
-AsyncKernels async_kernels();
-void start_async(const AsyncKernel& which, AsyncArguments arguments, const DeviceContext& context);
+AsyncKernels mbarrier_kernels();
+AsyncKernels copy_kernels();
+AsyncKernels proxy_kernels();
+AsyncKernels register_kernels();
 
 }  // namespace igf::selftest

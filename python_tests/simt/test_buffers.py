@@ -48,6 +48,9 @@ uintptr_t moved(int word, uintptr_t address, unsigned bytes, int shared, const c
   const Space space = shared != 0 ? Space::kShared : Space::kGlobal;
   return site_mutator().address({}, {static_cast<Word>(word), space, address, bytes, {file, line}, nullptr});
 }
+int operand(int word, int value, const char* file, int line) {
+  return site_mutator().operand({}, static_cast<Word>(word), {file, line}, value);
+}
 int source(int lane, unsigned lanes, const char* file, int line) {
   return site_mutator().source_lane({}, Word::kShuffle, {file, line}, lane, lanes);
 }
@@ -67,6 +70,9 @@ int words(const char* which) {
   if (std::strcmp(which, "load") == 0) return static_cast<int>(Word::kLoad);
   if (std::strcmp(which, "store") == 0) return static_cast<int>(Word::kStore);
   if (std::strcmp(which, "atomic") == 0) return static_cast<int>(Word::kAtomicAdd);
+  if (std::strcmp(which, "mbarrier_wait") == 0) return static_cast<int>(Word::kMbarrierWait);
+  if (std::strcmp(which, "mbarrier_arrive_expecting") == 0) return static_cast<int>(Word::kMbarrierArriveExpecting);
+  if (std::strcmp(which, "load_tile") == 0) return static_cast<int>(Word::kLoadTile);
   return static_cast<int>(Word::kBlockBarrier);
 }
 }
@@ -83,6 +89,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         ("find", [size], text), ("nearest", [size], text), ("sites", [], text),
         ("drop_of_word", [number], text), ("shift_of_word", [number], text),
         ("moved", [number, size, ctypes.c_uint, number, text, number], size),
+        ("operand", [number, number, text, number], number),
         ("source", [number, ctypes.c_uint, text, number], number), ("applied", [], ctypes.c_uint64),
     ):
         getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, result
@@ -151,9 +158,9 @@ def test_a_dense_copy_takes_the_name_of_what_it_copies(library: ctypes.CDLL) -> 
 def test_every_word_has_its_mutations_or_none(library: ctypes.CDLL) -> None:
     drops = [library.drop_of_word(word) for word in range(library.word_count())]
     shifts = [library.shift_of_word(word) for word in range(library.word_count())]
-    counted = (b"drop_barrier", b"drop_fence", b"drop_atomic", b"drop_store")
-    assert [drops.count(kind) for kind in counted] == [5, 2, 7, 5]
-    assert [shifts.count(kind) for kind in (b"shift_load", b"shift_store")] == [6, 4]
+    counted = (b"drop_barrier", b"drop_fence", b"drop_atomic", b"drop_store", b"drop_arrive")
+    assert [drops.count(kind) for kind in counted] == [5, 5, 10, 8, 2]
+    assert [shifts.count(kind) for kind in (b"shift_load", b"shift_store")] == [7, 7]
 
 
 def test_only_the_chosen_place_is_broken(library: ctypes.CDLL) -> None:
@@ -192,6 +199,19 @@ def test_a_shuffle_goes_to_a_lane_that_takes_part(library: ctypes.CDLL) -> None:
     assert library.source(6, 0b1000000, b"a.cu", 1) == 6
     assert library.source(6, 0xFFFFFFFF, b"a.cu", 2) == 6
     assert library.applied() == 2
+
+
+def test_a_word_is_given_another_number(library: ctypes.CDLL) -> None:
+    wait, expecting, tile = (library.words(word) for word in (b"mbarrier_wait", b"mbarrier_arrive_expecting", b"load_tile"))
+    library.choose(b"wrong_parity", b"a.cu:1")
+    assert [library.operand(wait, parity, b"a.cu", 1) for parity in (0, 1)] == [1, 0]
+    assert library.operand(wait, 0, b"a.cu", 2) == library.operand(expecting, 0, b"a.cu", 1) == 0
+    library.choose(b"wrong_bytes", b"a.cu:1")
+    assert [library.operand(expecting, bytes_, b"a.cu", 1) for bytes_ in (1024, 0)] == [1008, 16]
+    library.choose(b"shift_load", b"a.cu:1")
+    assert library.operand(tile, -3, b"a.cu", 1) == -2
+    assert library.operand(library.words(b"barrier"), 5, b"a.cu", 1) == 5
+    assert library.applied() == 1
 
 
 def test_places_are_collected(library: ctypes.CDLL) -> None:

@@ -2,6 +2,9 @@
 
 `drawn(...)` adds to q, k and v what a forward pass would have saved, worked out in float64: out in q's dtype, the
 log-sum-exp in float32. Oracle and yardstick are the gradients of attention's own.
+
+The option `poisoned` names rows of whole packed sequences, which are NaN for the kernels alone: what they give for
+these rows does not count, and what they give for others may not change.
 """
 
 from __future__ import annotations
@@ -48,22 +51,37 @@ def log_sum_exp(q: Tensor, k: Tensor, cu_seqlens: Tensor | None, *, causal: bool
     return torch.cat(rows, 1).float()
 
 
+Rows = tuple[tuple[int, int], ...]
+
+
+def _filled(tensor: Tensor, rows: Rows, value: float, dim: int = 0) -> Tensor:
+    filled = tensor.clone()
+    for first, end in rows:
+        filled.narrow(dim, first, end - first).fill_(value)
+    return filled
+
+
 def _by_op(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, out: Tensor, lse: Tensor, *,
            cu_seqlens: Tensor | None = None, causal: bool = True, window: int | None = None,
-           dropout_p: float = 0.0, dropout_seed: int = 0, scale: float | None = None,
-           deterministic: bool = True) -> tuple[Tensor, ...]:
+           dropout_p: float = 0.0, dropout_seed: int = 0, scale: float | None = None, deterministic: bool = True,
+           poisoned: Rows = ()) -> tuple[Tensor, ...]:
+    if poisoned:
+        dout, q, k, v, out = (_filled(tensor, poisoned, torch.nan) for tensor in (dout, q, k, v, out))
+        lse = _filled(lse, poisoned, torch.nan, dim=1)
     seed = torch.tensor([dropout_seed]) if dropout_p else None
-    return torch.ops.instructgpt_fast.attention_backward(
+    gradients = torch.ops.instructgpt_fast.attention_backward(
         dout, q, k, v, out, lse, cu_seqlens, causal, window, dropout_p, seed, scale or q.shape[-1] ** -0.5,
         deterministic,
     )
+    return tuple(_filled(gradient, poisoned, 0.0) for gradient in gradients) if poisoned else gradients
 
 
 def _by_autograd(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
     def gradients(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, out: Tensor, lse: Tensor, *,
-                  deterministic: bool = True, **options: Any) -> tuple[Tensor, ...]:
+                  deterministic: bool = True, poisoned: Rows = (), **options: Any) -> tuple[Tensor, ...]:
         leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-        return torch.autograd.grad(forward(*leaves, **options), leaves, dout)
+        wanted = torch.autograd.grad(forward(*leaves, **options), leaves, dout)
+        return tuple(_filled(gradient, poisoned, 0.0) for gradient in wanted)
 
     return gradients
 

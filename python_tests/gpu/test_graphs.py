@@ -53,3 +53,27 @@ def test_replays_run_beside_eager_launches() -> None:
             beside = [ops.masked_whiten(x, mask) for _ in range(4)]
         torch.cuda.synchronize()
         assert all(torch.equal(result, expected) for result in (captured, *beside))
+
+
+def test_a_captured_decode_follows_the_lengths() -> None:
+    """One graph serves every step of a generation: lengths are read on the device, where rows are split each time."""
+    generator = torch.Generator("cuda").manual_seed(5)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device="cuda", generator=generator).bfloat16()
+
+    rows, heads, width, page, pages = 2, 4, 64, 16, 128
+    q, k, v = (draw(rows, 1, heads, width) for _ in range(3))
+    caches = [draw(rows * pages, page, heads, width) for _ in range(2)]
+    table = torch.randperm(rows * pages, device="cuda", generator=generator).view(rows, pages).int()
+    lens = torch.tensor([1500, 3], dtype=torch.int32, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ops.attention_decode(q, k, v, *caches, table, lens)
+    for step in range(20):
+        lens.copy_(torch.tensor([1500 + 20 * step, 3 + step]))
+        expected = ops.attention_decode(q, k, v, *caches, table, lens)
+        captured.zero_()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(captured, expected), step

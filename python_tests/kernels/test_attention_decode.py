@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -64,6 +64,12 @@ F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 step = op_tests.step
 
 
+PAIRS = {
+    ("shuffle_wrong_lane", f"shuffle_xor({number}, 2)"): "after the first exchange a pair of lanes has one number"
+    for number in ("total", "top")
+}
+
+
 class TestAttentionDecodeKernels(KernelSuite):
     suite = op_tests.TestAttentionDecode
     cases = (
@@ -85,10 +91,75 @@ class TestAttentionDecodeKernels(KernelSuite):
         KernelCase("elements one by one", step((11,), 2, 1, 37, tokens=3), BF16),
         KernelCase("elements one by one, one query", step((70,), 1, 1, 200, page=32), F16),
     )
+    equivalent: ClassVar = PAIRS
+
+
+def broken_rows(width: int, tokens: int) -> Callable[[New], Inputs]:
+    """Five rows: of negative length, right, too long for the table, without an old page, without the new one's page."""
+
+    def draw(new: New) -> Inputs:
+        inputs = step((7, 45, 9, 40, 12), 2, 1, width, tokens=tokens)(new)
+        inputs["cache_lens"][0], inputs["cache_lens"][2] = -3, inputs["block_table"].shape[1] * 4 - tokens + 1
+        inputs["block_table"][3, 2], inputs["block_table"][4, 3] = -1, inputs["k_cache"].shape[0]
+        return inputs
+
+    return draw
+
+
+def as_on_a_gpu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What the contract says of rows that cannot be served, around a function that serves the others."""
+
+    def call(*, cache_lens: Tensor, block_table: Tensor, k_cache: Tensor, v_cache: Tensor, **step: Tensor) -> Tensor:
+        out = torch.full_like(step["q"], torch.nan)
+        tokens, page = step["q"].shape[1], k_cache.shape[1]
+        for row, cached in enumerate(cache_lens.tolist()):
+            if cached < 0 or cached + tokens > block_table.shape[1] * page:
+                continue
+            pages = block_table[row, : (cached + tokens - 1) // page + 1].tolist()
+            if all(0 <= number < k_cache.shape[0] for number in pages):
+                alone = {name: tensor[row : row + 1] for name, tensor in step.items()}
+                out[row] = function(k_cache=k_cache, v_cache=v_cache, block_table=block_table[row : row + 1],
+                                    cache_lens=cache_lens[row : row + 1], **alone)[0]
+                continue
+            for token in range(tokens):
+                number, place = pages[(cached + token) // page], (cached + token) % page
+                if 0 <= number < k_cache.shape[0]:
+                    k_cache[number, place], v_cache[number, place] = step["k"][row, token], step["v"][row, token]
+        return out
+
+    return call
+
+
+class BrokenRows(op_tests.TestAttentionDecode):
+    """The op on a GPU, where such rows are no errors."""
+
+    __test__ = False
+    oracle = staticmethod(op_tests.on_copies(as_on_a_gpu(ops.attention_decode_oracle)))
+    yardstick = staticmethod(op_tests.on_copies(as_on_a_gpu(op_tests.plain)))
+
+
+class TestRowsThatCannotBeServed(KernelSuite):
+    """They give NaN, write nothing outside of their own pages, and disturb nobody."""
+
+    suite = BrokenRows
+    cases = (
+        KernelCase("width 64", broken_rows(64, 1), BF16, traffic=lambda inputs: BROKEN_TRAFFIC),
+        KernelCase("f32", broken_rows(24, 2), F32),
+    )
+    more_sectors: ClassVar = {"block_table": (1.6, "a row of 13 pages begins anywhere within a sector")}
     equivalent: ClassVar = {
-        ("shuffle_wrong_lane", "shuffle_xor(total, 2)"): "after the first exchange a pair of lanes has one number",
-        ("shuffle_wrong_lane", "shuffle_xor(top, 2)"): "after the first exchange a pair of lanes has one number",
+        **PAIRS, ("drop_store", '__builtin_nanf("")));'): "what nobody has written is NaN in the emulator in any case",
     }
+
+
+# Three rows of 46, 41 and 13 positions are read, of which two lack a page: 4 old positions, and a new one. All five ask
+# for their length and their two queries, by four warps; pages of 4 positions; 128 bytes a key.
+BROKEN_TRAFFIC: Traffic = {"attention_decode": {
+    "q": (4 * 5 * 2 * 128, 0), "cache_lens": (4 * 5 * 4, 0), "block_table": (4 * (12 + 11 + 4), 0),
+    "k": (2 * 128, 0), "v": (2 * 128, 0),
+    "k_cache": ((45 + 36 + 12) * 128, 2 * 128), "v_cache": ((45 + 36 + 12) * 128, 2 * 128),
+    "output 0": (0, 5 * 2 * 128),
+}}
 
 
 def emulated(inputs: Inputs, **options: Any) -> tuple[Tensor, simt.Run]:

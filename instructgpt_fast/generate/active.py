@@ -13,6 +13,7 @@ class ActiveRows:
     """State of B rows; entry b of every field belongs to the same completion.
 
     prompts: the prompt's number. rows: the row claimed in the cache. tokens: int64 [B], drawn last.
+    done: bool [B], the completion has ended; nothing of the row changes any more.
     positions: int64 [B], where the next token will stand; lengths: int32 [B], the same number as the cache counts it.
     block_table: int32 [B, M], the rows' pages. seeds: int64 [B].
     cursors, ends: int64 [B], where in the flat results the next token goes, and where the row's share ends.
@@ -22,6 +23,7 @@ class ActiveRows:
     prompts: list[int]
     rows: list[int]
     tokens: Tensor
+    done: Tensor
     positions: Tensor
     lengths: Tensor
     block_table: Tensor
@@ -37,6 +39,7 @@ class ActiveRows:
             prompts=[self.prompts[i] for i in kept],
             rows=[self.rows[i] for i in kept],
             tokens=self.tokens[places],
+            done=self.done[places],
             positions=self.positions[places],
             lengths=self.lengths[places],
             block_table=self.block_table[places],
@@ -53,6 +56,7 @@ class ActiveRows:
             prompts=self.prompts + other.prompts,
             rows=self.rows + other.rows,
             tokens=torch.cat([self.tokens, other.tokens]),
+            done=torch.cat([self.done, other.done]),
             positions=torch.cat([self.positions, other.positions]),
             lengths=torch.cat([self.lengths, other.lengths]),
             block_table=torch.cat([self.block_table, other.block_table]),

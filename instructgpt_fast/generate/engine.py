@@ -18,6 +18,9 @@ from instructgpt_fast.model import GPT, Decoder, KVCache
 PREFILL_TOKENS = 8192
 # New prompts wait until this share of the rows is free, so that they are prefilled together.
 REFILL_SHARE = 0.25
+# On a GPU the host looks who has ended after every so many tokens: each look waits for all that is under way, and rows
+# that have ended are worked on until then.
+GPU_TOKENS_A_LOOK = 8
 
 
 def sample(
@@ -58,13 +61,20 @@ class Engine:
         eos_id: int,
         seeds: Sequence[int] | None = None,
         batch_size: int = 32,
+        tokens_a_look: int | None = None,
     ) -> None:
-        """Check everything and allocate; arguments as for `sample`."""
+        """Check everything and allocate; arguments as for `sample`.
+
+        tokens_a_look: after how many tokens rows that have ended are noticed; None for what suits the device. With more
+        than one, `advance` may be True though all is done. Completions do not depend on it.
+        """
         context = model.config.n_positions
         _check(prompts, seeds, batch_size, context)
         self.sampling, self.eos_id = sampling, eos_id
         weight = model.lm_weight
         self._device = weight.device
+        self._tokens_a_look = tokens_a_look or (GPU_TOKENS_A_LOOK if self._device.type == "cuda" else 1)
+        self._tokens_unseen = 0
         self._prompts = [list(prompt) for prompt in prompts]
         self._limits = [min(sampling.max_new_tokens, context - len(prompt)) for prompt in prompts]
         self._all_seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
@@ -79,8 +89,10 @@ class Engine:
         self._offsets = [0]
         for limit in self._limits:
             self._offsets.append(self._offsets[-1] + limit)
-        self._out_tokens = torch.empty(self._offsets[-1], dtype=torch.int64, device=self._device)
-        self._out_logprobs = torch.empty(self._offsets[-1], dtype=torch.float32, device=self._device)
+        # One place more, for what is drawn in rows that have ended.
+        places = self._offsets[-1] + 1
+        self._out_tokens = torch.empty(places, dtype=torch.int64, device=self._device)
+        self._out_logprobs = torch.empty(places, dtype=torch.float32, device=self._device)
         self._counts = [0] * len(prompts)
         self._active: ActiveRows | None = None
 
@@ -89,11 +101,16 @@ class Engine:
         """Draw one more token for every active row and let waiting prompts join; False when all is done."""
         active = self._active
         if active is not None:
-            hidden = self._decoder.step(active.tokens, active.positions, active.block_table, active.lengths)
-            active.positions += 1
-            active.lengths += 1
+            # A row that has ended may hold -1, which is no token.
+            fed = active.tokens.clamp(min=0)
+            hidden = self._decoder.step(fed, active.positions, active.block_table, active.lengths)
+            going = ~active.done
+            active.positions += going
+            active.lengths += going
             self._draw(active, hidden)
-            self._retire()
+            self._tokens_unseen += 1
+            if self._tokens_unseen >= self._tokens_a_look:
+                self._retire()
         # Again and again: a row can finish with the very token that its prefill draws.
         while self._waiting and (self._active is None or self._has_room()):
             self._admit()
@@ -121,31 +138,36 @@ class Engine:
             top_p=sampling.top_p, min_p=sampling.min_p, repetition_penalty=sampling.repetition_penalty,
             history=active.history,
         )
-        self._out_tokens.index_copy_(0, active.cursors, tokens)
-        self._out_logprobs.index_copy_(0, active.cursors, logprobs)
+        places = torch.where(active.done, self._offsets[-1], active.cursors)
+        self._out_tokens.index_copy_(0, places, tokens)
+        self._out_logprobs.index_copy_(0, places, logprobs)
+        tokens = torch.where(active.done, active.tokens, tokens)
         if active.history is not None:
             active.history.scatter_(1, active.positions[:, None], tokens[:, None])
-        active.cursors += 1
+        active.cursors += ~active.done
         active.tokens = tokens
+        active.done |= (tokens == self.eos_id) | (active.cursors == active.ends) | (tokens < 0)
 
     def _retire(self) -> None:
         active = self._active
         assert active is not None
-        done = (active.tokens == self.eos_id) | (active.cursors == active.ends) | (active.tokens < 0)
-        if not done.any():
+        self._tokens_unseen = 0
+        done = active.done.tolist()
+        if not any(done):
             return
-        for place in done.nonzero().flatten().tolist():
+        cursors, tokens = active.cursors.tolist(), active.tokens.tolist()
+        for place in (place for place, ended in enumerate(done) if ended):
             prompt = active.prompts[place]
-            self._counts[prompt] = int(active.cursors[place]) - self._offsets[prompt]
-            if int(active.tokens[place]) < 0:
+            self._counts[prompt] = cursors[place] - self._offsets[prompt]
+            if tokens[place] < 0:
                 raise TrainingError(
                     f"sample: the model's logits must be numbers, got NaN or infinity after "
                     f"{self._counts[prompt] - 1} tokens of completion {prompt}; the weights are broken, use another "
                     "checkpoint."
                 )
             self._cache.free(active.rows[place])
-        staying = (~done).nonzero().flatten()
-        self._active = active.select(staying) if len(staying) else None
+        staying = [place for place, ended in enumerate(done) if not ended]
+        self._active = active.select(torch.tensor(staying, device=self._device)) if staying else None
 
     def _has_room(self) -> bool:
         return self._cache.free_rows >= max(1, self._rows * REFILL_SHARE)
@@ -168,7 +190,8 @@ class Engine:
         new = ActiveRows(
             prompts=joining,
             rows=rows,
-            tokens=tokens[:0],
+            tokens=torch.zeros_like(row_ids),
+            done=torch.zeros_like(row_ids, dtype=torch.bool),
             positions=lengths[1:].to(self._device, torch.int64),
             lengths=lengths[1:].to(self._device),
             block_table=self._cache.block_table[row_ids],

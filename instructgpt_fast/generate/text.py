@@ -53,7 +53,8 @@ def stream(source: Source, prompt: Prompt, **sampling: Any) -> Iterator[str]:
     options = sampling_config(sampling)
     loaded, model = _language_model(source)
     tokenizer = loaded.tokenizer
-    engine = Engine(model, [_encode(loaded, prompt)], options, eos_id=tokenizer.eos_id, batch_size=1)
+    engine = Engine(model, [_encode(loaded, prompt)], options, eos_id=tokenizer.eos_id, batch_size=1,
+                    tokens_a_look=1)
     text = tokenizer.text_stream()
     place, more = 0, True
     while more:

@@ -79,6 +79,36 @@ def test_equals_one_by_one(options: dict) -> None:
         assert {completion.finished for completion in found} == {True, False}, "both ways of ending must be seen"
 
 
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.5}], ids=str)
+def test_looking_rarely_changes_nothing(options: dict) -> None:
+    """On a GPU rows that have ended are worked on until they are noticed: no result is touched by that."""
+    model, prompts = talkative(), prompts_of(9)
+    prompts.append([5] * (SMALL.n_positions - 2))  # ends where the context is full
+    sampling = SamplingConfig(max_new_tokens=9, **options)
+    found = []
+    for tokens_a_look in (1, 4, 7):
+        drawing = engine.Engine(model, prompts, sampling, eos_id=EOS, batch_size=4, tokens_a_look=tokens_a_look)
+        while drawing.advance():
+            pass
+        found.append(drawing.completions())
+    for rarely in found[1:]:
+        for once, other in zip(found[0], rarely, strict=True):
+            assert (once.tokens, once.finished) == (other.tokens, other.finished)
+            # Batches of other sizes: the last digit of a matrix product may differ.
+            assert once.logprobs == pytest.approx(other.logprobs, abs=2e-5)
+    assert {len(completion.tokens) for completion in found[0]} > {2, 9}
+
+
+def test_broken_weights_are_found_when_looking_rarely() -> None:
+    model = talkative()
+    with torch.no_grad():
+        model.wte.weight[7] = torch.nan
+    drawing = engine.Engine(model, [[1, 2]], SamplingConfig(max_new_tokens=9), eos_id=EOS, tokens_a_look=4)
+    with pytest.raises(TrainingError, match="must be numbers, got NaN or infinity after 0 tokens of completion 0"):
+        while drawing.advance():
+            pass
+
+
 def test_logprobs_are_those_of_training() -> None:
     """At each drawn token the recorded number equals token_logprobs over the full forward pass."""
     model, prompts = talkative(), prompts_of(6)

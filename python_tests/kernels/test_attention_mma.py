@@ -38,8 +38,8 @@ def with_lse(forward: Callable[..., Tensor], exact: bool) -> Callable[..., tuple
     def both(q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens: Tensor | None = None, **options: Any,
              ) -> tuple[Tensor, Tensor]:
         band = {name: options[name] for name in ("causal", "window", "scale") if name in options}
-        wide = (t.double() if exact else t.float() for t in (q, k))
-        lse = log_sum_exp(*wide, cu_seqlens, **band)
+        wide = torch.float64 if exact else torch.float32
+        lse = log_sum_exp(q.to(wide), k.to(wide), cu_seqlens, **band)
         return forward(q, k, v, cu_seqlens=cu_seqlens, **options), lse.double() if exact else lse
 
     return both

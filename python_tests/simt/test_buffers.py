@@ -202,7 +202,8 @@ def test_a_shuffle_goes_to_a_lane_that_takes_part(library: ctypes.CDLL) -> None:
 
 
 def test_a_word_is_given_another_number(library: ctypes.CDLL) -> None:
-    wait, expecting, tile = (library.words(word) for word in (b"mbarrier_wait", b"mbarrier_arrive_expecting", b"load_tile"))
+    words = (b"mbarrier_wait", b"mbarrier_arrive_expecting", b"load_tile")
+    wait, expecting, tile = (library.words(word) for word in words)
     library.choose(b"wrong_parity", b"a.cu:1")
     assert [library.operand(wait, parity, b"a.cu", 1) for parity in (0, 1)] == [1, 0]
     assert library.operand(wait, 0, b"a.cu", 2) == library.operand(expecting, 0, b"a.cu", 1) == 0

@@ -141,10 +141,8 @@ def test_right_kernels_are_not_accused(schedule: str, copies: str) -> None:
 
 @pytest.mark.parametrize("architecture", [80, 100, 120])
 def test_only_one_architecture_has_these_words(architecture: int) -> None:
-    with (
-        simt.executing(architecture=architecture),
-        pytest.raises(simt.SimtError, match=rf"architecture {architecture} has no wgmma|not exist on sm_{architecture}:"),
-    ):
+    rule = rf"architecture {architecture} has no wgmma|not exist on sm_{architecture}:"
+    with simt.executing(architecture=architecture), pytest.raises(simt.SimtError, match=rule):
         run("products_right")
 
 

@@ -181,4 +181,19 @@ def numbers() -> list[Case]:
     ]
 
 
-CASES: dict[str, Case] = {case.name: case for part in (lanes, matrices, copies, order, numbers) for case in part()}
+def asynchronous() -> list[Case]:
+    """Tensors of 24 rows of 40 words."""
+    loads = ("tensor_load", "tensor_load_swizzle_32", "tensor_load_swizzle_64", "tensor_load_swizzle_128")
+    return [
+        *(Case(name, tuple(mixed(960, 51)), capability=90) for name in loads),
+        Case("tensor_load_four_dimensions", tuple(mixed(480, 52)), capability=90),
+        Case("tensor_store", tuple(mixed(512, 53)), capability=90),
+        Case("tensor_add", tuple(float_words(small(512, 54))), capability=90),
+        Case("bulk_runs", tuple(float_words(small(64, 55))), capability=90),
+        Case("mbarrier_phases", tuple(mixed(64, 56)), capability=90),
+        Case("register_budget", tuple(mixed(384, 57)), capability=90),
+    ]
+
+
+PARTS = (lanes, matrices, copies, order, numbers, asynchronous)
+CASES: dict[str, Case] = {case.name: case for part in PARTS for case in part()}

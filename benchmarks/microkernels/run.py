@@ -34,7 +34,7 @@ def place(device: str) -> Iterator[None]:
     if device != "simt":
         yield
         return
-    with simt.executing():
+    with simt.executing(architecture=90):
         yield
 
 

@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "device/context.h"
+#include "device/tensor_map.cuh"
 
 namespace igf::microkernels {
 
@@ -20,7 +21,11 @@ struct Arguments {
   const uint32_t* input;
   uint32_t* output;   // zero before the launch
   uint32_t* arrived;  // DeviceContext::arrivals
+  device::TensorMap map;  // of the input or the output, for kernels that have one
 };
+
+// What a micro-kernel's tensor map is of.
+enum class Mapped { kNothing, kInput, kOutput };
 
 struct MicroKernel {
   const char* name;
@@ -29,6 +34,9 @@ struct MicroKernel {
   int blocks;
   int threads;
   void (*kernel)(Arguments);
+  const device::TensorMapShape* tensor = nullptr;  // but for its base
+  Mapped mapped = Mapped::kNothing;
+  int shared_bytes = 0;  // of the dynamic block
 };
 
 // A run of micro-kernels; one a source file.
@@ -42,6 +50,7 @@ Table matrix_microkernels();
 Table copy_microkernels();
 Table order_microkernels();
 Table number_microkernels();
+Table async_microkernels();
 
 // Names cross the border to Python as numbers: FNV-1a over the name's bytes, 31 bits of it.
 constexpr int64_t number_of(std::string_view name) {
@@ -53,6 +62,6 @@ constexpr int64_t number_of(std::string_view name) {
 // The micro-kernel with this number, null for none.
 const MicroKernel* find(int64_t number);
 
-void start(const MicroKernel& which, const Arguments& arguments, const DeviceContext& context);
+void start(const MicroKernel& which, Arguments arguments, const DeviceContext& context);
 
 }  // namespace igf::microkernels

@@ -17,7 +17,7 @@ Tensor run_microkernel(int64_t which, Tensor input) {
   input = dense(input);
   const Tensor output = new_zeros(input, {kernel->output_words}, ScalarType::Int);
   const DeviceContext context = device_context(input);
-  microkernels::start(*kernel, {data<uint32_t>(input), mutable_data<uint32_t>(output), context.arrivals}, context);
+  microkernels::start(*kernel, {data<uint32_t>(input), mutable_data<uint32_t>(output), context.arrivals, {}}, context);
   return output;
 }
 

@@ -41,6 +41,13 @@ SINCE_90 = {
     "store_matrix<1, true>": {"STSM.16.MT88"},
     "store_matrix<2, true>": {"STSM.16.MT88.2"},
     "store_matrix<4, true>": {"STSM.16.MT88.4"},
+    "load_box<2, 512>": {"UTMALDG.2D", "UTMACCTL.PF", "SYNCS.EXCH.64", "SYNCS.ARRIVE.TRANS64"},
+    "load_box<4, 64>": {"UTMALDG.4D", "SYNCS.PHASECHK.TRANS64.TRYWAIT"},
+    "store_box<false>": {"UTMASTG.2D", "UTMACMDFLUSH", "FENCE.VIEW.ASYNC.S"},
+    "store_box<true>": {"UTMAREDG.2D.ADD"},
+    "runs": {"UBLKCP.S.G", "UBLKRED.G.S.ADD.F32.RN", "REDG.E.ADD.F32x4.FTZ.RN.STRONG.GPU"},
+    "phases": {"SYNCS.ARRIVE.TRANS64.A1T0"},
+    "budget": {"USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"},
 }
 
 
@@ -53,7 +60,7 @@ def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) 
         pytest.skip("cuobjdump (of the wheel nvidia-cuda-cuobjdump) or c++filt is not installed")
     library = _library.LIBRARY_DIR / "libigf_cuda.so"
     found: dict[str, set[str]] = {}
-    for source in ("matrices_cuda", "copies_cuda", "order_cuda", "numbers_cuda"):
+    for source in ("matrices_cuda", "copies_cuda", "order_cuda", "numbers_cuda", "async_cuda"):
         found |= resources.opcodes(library, arch, source)
     for kernel, instructions in expected.items():
         lacking = instructions - found[f"microkernels::{kernel}"]

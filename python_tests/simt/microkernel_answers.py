@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.microkernels.cases import Case
 from python_tests.simt import fragments
+from python_tests.simt.async_answers import ASYNC_ANSWERS
 
 Words = Sequence[int]
 WORD = 2**32
@@ -324,4 +325,4 @@ def _answers() -> dict[str, Callable[[Words], list[int]]]:
     return found
 
 
-ANSWERS = _answers()
+ANSWERS = _answers() | ASYNC_ANSWERS

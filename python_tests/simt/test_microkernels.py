@@ -17,7 +17,8 @@ SCHEDULES = ("forward", "reverse", "random", "preempting")
 
 
 def emulated(schedule: str) -> golden.Outputs:
-    with simt.executing(schedule=schedule, seed=5, copies="random" if schedule == "random" else "lazy"):
+    copies = "random" if schedule == "random" else "lazy"
+    with simt.executing(schedule=schedule, seed=5, copies=copies, architecture=90):
         return {name: run.one(case, "simt") for name, case in CASES.items()}
 
 

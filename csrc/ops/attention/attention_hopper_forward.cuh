@@ -57,10 +57,13 @@ struct ForwardShared {
 constexpr int kAlone = 1;
 constexpr int kTurns = 4;
 
-// One arrival a warp, when all its lanes have come.
-IGF_DEVICE void release(uint64_t* barrier IGF_SITE_PARAMETER) {
-  device::warp_barrier(kAllLanes IGF_SITE);
+// One arrival a warp: where its lanes have just met, and where they have not.
+IGF_DEVICE void arrive_as_warp(uint64_t* barrier IGF_SITE_PARAMETER) {
   if (lane_index() == 0) ptx::mbarrier_arrive(barrier IGF_SITE);
+}
+IGF_DEVICE void meet_and_arrive(uint64_t* barrier IGF_SITE_PARAMETER) {
+  device::warp_barrier(kAllLanes IGF_SITE);
+  arrive_as_warp(barrier IGF_SITE);
 }
 
 // Item number `count` of the block: its place in the ring, and the parity of its phase there.
@@ -95,7 +98,7 @@ IGF_DEVICE void bring_tiles(const ForwardPlan& plan, const TensorMap& q, const T
     const int first = item.first_tile, end = item.end_tile;
     const TileOwner of_queries = tile_owner(plan.batch, item.head, item.q_begin, item.sequence);
     const TileOwner of_keys = tile_owner(plan.batch, item.head / group, item.k_begin, item.sequence);
-    const int first_query = item.first_query;
+    const int first_query = item.first_query, queries = item.q_count - first_query;
     const bool foreign = has_foreign_rows<C::kKeys>(plan, item);
     ptx::mbarrier_arrive(shared.work_empty + work_stage(count));
 
@@ -103,8 +106,8 @@ IGF_DEVICE void bring_tiles(const ForwardPlan& plan, const TensorMap& q, const T
     for (int c = 0; c < C::kConsumers; ++c) {
       uint64_t* const full = shared.q_full + c;
       ptx::mbarrier_wait(shared.q_empty + c, count % 2 ^ 1);
-      if (first == end) {
-        ptx::mbarrier_arrive(full);
+      if (first == end || 64 * c >= queries) {
+        ptx::mbarrier_arrive(full);  // nobody reads them
         continue;
       }
       ptx::mbarrier_arrive_expecting(full, C::Queries::kBytes);
@@ -147,10 +150,10 @@ IGF_DEVICE void overwrite_foreign_rows(const ForwardPlan& plan, const ForwardSha
       parities ^= 1u << stage;
       zero_rows<typename C::Keys>(shared.tiles + C::kValuesAt + stage * C::Keys::kBytes,
                                   item.k_count - (item.end_tile - 1) * C::kKeys, lane_index(), kWarp);
-      release(shared.v_full + stage);
+      meet_and_arrive(shared.v_full + stage);
     }
     tiles += item.end_tile - item.first_tile;
-    release(shared.work_empty + work_stage(count));
+    meet_and_arrive(shared.work_empty + work_stage(count));
   }
 }
 
@@ -217,8 +220,9 @@ struct Consumer {
     ptx::mbarrier_wait(shared.v_full + stage, tile_parity<C>(tiles - back));
     return shared.tiles + C::kValuesAt + stage * C::Keys::kBytes;
   }
-  IGF_DEVICE void release_keys() const { release(shared.k_empty + tile_stage<C>(tiles)); }
-  IGF_DEVICE void release_values(int back) const { release(shared.v_empty + tile_stage<C>(tiles - back)); }
+  // After wgmma_wait, where all lanes meet.
+  IGF_DEVICE void release_keys() const { arrive_as_warp(shared.k_empty + tile_stage<C>(tiles)); }
+  IGF_DEVICE void release_values(int back) const { arrive_as_warp(shared.v_empty + tile_stage<C>(tiles - back)); }
 
   // Tiles that others of the block want and this consumer's queries do not see.
   IGF_DEVICE void pass(int count) {
@@ -227,8 +231,9 @@ struct Consumer {
       await_keys(0);
       await_turn<C>(number);
       end_turn<C>(number);
-      release_keys();
       await_values(0);
+      warp_barrier();  // no lane still waits for this phase when the next one may begin
+      release_keys();
       release_values(0);
       ++tiles;
     }
@@ -298,13 +303,13 @@ IGF_DEVICE void attend(Consumer<C>& self, const ForwardPlan& plan, const WorkIte
       pack_scores<typename C::T, C::kKeys>(weights, scores);
       ++self.tiles;
     }
-    release(self.shared.q_empty + self.number);
+    arrive_as_warp(self.shared.q_empty + self.number);
     issue_out<C>(out, weights, self.await_values(1));
     ptx::wgmma_wait<0>();
     ptx::hold(out);
     self.release_values(1);
   } else {
-    release(self.shared.q_empty + self.number);
+    meet_and_arrive(self.shared.q_empty + self.number);
   }
   self.pass(mine.first - item.first_tile);
 }
@@ -339,12 +344,13 @@ IGF_DEVICE void store_out(const ForwardPlan& plan, const ForwardShared& shared, 
     }
     return;
   }
-  constexpr int kPieces = C::kWidth / 8;
+  constexpr int kPieces = 8 * Out::kPanels;  // of 16 bytes in a row, some beyond the width: 8 lanes, 8 pieces of one row
   const AttentionView<void>& view = plan.out;
   T* const to = static_cast<T*>(view.data) + (item.q_begin + first_query) * view.row_stride + item.head * view.head_stride;
 #pragma unroll 1
-  for (int i = t; i < count * kPieces; i += 128) {  // pieces of 16 bytes of the first `count` rows
+  for (int i = t; i < count * kPieces; i += 128) {  // of the first `count` rows
     const int r = i / kPieces, column = i % kPieces * 8;
+    if (column >= C::kWidth) continue;
     store(reinterpret_cast<Packed<T>*>(to + r * view.row_stride + column),
           load(reinterpret_cast<const Packed<T>*>(tile + piece_offset<Out>(r, column))));
   }
@@ -384,7 +390,7 @@ IGF_DEVICE void consume(const ForwardPlan& plan, const TensorMap& map, const For
     attend(self, plan, item, out, rows);
     end_rows<C>(plan, number, item, rows, out);
     store_out<C>(plan, shared, number, item, map, out);
-    release(shared.work_empty + work_stage(count));
+    meet_and_arrive(shared.work_empty + work_stage(count));
   }
   if (number == 0) await_turn<C>(number);  // takes back the turn that the last consumer gave
   if (thread_index() % 128 == 0) ptx::bulk_wait<0>();
@@ -431,7 +437,10 @@ attention_hopper_forward_tiles(const IGF_GRID_CONSTANT ForwardPlan plan, const I
     const ForwardShared shared{tiles,   items,   q_full,   q_empty,   k_full,    k_empty,
                                v_full, v_empty, v_landed, work_full, work_empty};
     const int warp = shuffle(thread_index() / kWarp, 0);  // known to be the same in all lanes
-    if (thread_index() == 0) make_barriers<C>(shared);
+    if (thread_index() == 0) {
+      for (const TensorMap* map : {&q, &k, &v, &out}) ptx::prefetch_tensor_map(*map);
+      make_barriers<C>(shared);
+    }
     block_barrier();  // the barriers are made
     if (warp >= 4) {
       ptx::claim_registers<C::kConsumerRegisters>();

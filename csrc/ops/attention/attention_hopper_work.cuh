@@ -77,7 +77,11 @@ IGF_DEVICE bool find_work(WorkItem& item, const ForwardPlan& plan, int number IG
   const int tile = plan.tiles - 1 - in_section / pairs;  // packed: slot
   const int pair = first_pair + in_section % pairs;
   const int sequence = pair / heads;  // packed: 0
-  const SequenceTile at = tile_of_slot<false>(plan.batch, int64_t{sequence} * plan.tiles + tile, kRows IGF_SITE);
+  const SequenceTile at = plan.batch.cu_seqlens != nullptr
+                              ? tile_of_slot<false>(plan.batch, tile, kRows IGF_SITE)
+                              : SequenceTile{sequence * plan.batch.q_length, sequence * plan.batch.k_length,
+                                             static_cast<int>(plan.batch.q_length),
+                                             static_cast<int>(plan.batch.k_length), sequence, tile};
   const int first = at.tile * kRows;
   if (first >= at.q_count) return false;
   item.q_begin = at.q_begin;

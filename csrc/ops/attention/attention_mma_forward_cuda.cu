@@ -13,8 +13,8 @@
 //          Probabilities are rounded to T before they meet the values, their sum is taken before that. Equal bits on
 //          repeat, whatever the order of blocks.
 // Limits   rows and heads on 16 bytes; up to 65535 key heads. Queries, keys and values of other sequences are never
-//          multiplied, so their NaN stay with them. A warp reads 20 KiB of fragments for 64 keys of width 64 (24 KiB
-//          for 32 of width 128) and makes 128 products m16n8k16 of them: sm_80's shared memory takes 62 % (75 %) of its
+//          multiplied, so their NaN stay with them. A warp reads 16 KiB of fragments for 64 keys of width 64 (24 KiB
+//          for 32 of width 128) and makes 128 products m16n8k16 of them: sm_80's shared memory takes 50 % (75 %) of its
 //          tensor cores' time for that, so these bound it, beside exp2 and what else the softmax takes, which the other
 //          block's products cover. Where mma.sync is twice as fast (sm_90), shared memory bounds it. Not measured.
 // Source   Dao 2023, arXiv:2307.08691, algorithm 1 (the split of a block's work over queries); Milakov and Gimelshein
@@ -48,17 +48,19 @@ constexpr int kRows = 2 * kParts;  // of sums, in one thread: row r is half r % 
 // thread, less than sums and scores take. Shared memory is chosen so that two fit where a multiprocessor has the least,
 // 100 KiB (sm_86, sm_89, sm_120; sm_80 164, sm_90 and sm_100 228), a block taking 2 KiB besides its tiles:
 //
-//   width  queries   keys and values          bytes    registers for sums + scores, in all (sm_80, 90a, 100a, 120)
-//    64    16 KiB    2 stages of 2 x  8 KiB   48 KiB    64 + 64    200  206  212  215
-//    80    20 KiB    1 stage  of 2 x 10 KiB   40 KiB    80 + 64    210  216  210  214
-//    96    24 KiB    1 stage  of 2 x 12 KiB   48 KiB    96 + 64    232  236  222  224
-//   128    32 KiB    1 stage  of 2 x  8 KiB   48 KiB   128 + 32    236  239  246  242
+//   width  queries  keys and values          bytes   registers: sums, scores, queries, in all (sm_80, 90a, 100a, 120)
+//    64    16 KiB   2 stages of 2 x  8 KiB   48 KiB    64  64  32   217  219  240  238
+//    80    20 KiB   1 stage  of 2 x 10 KiB   40 KiB    80  64   8   210  216  210  214
+//    96    24 KiB   1 stage  of 2 x 12 KiB   48 KiB    96  64   8   232  236  222  224
+//   128    32 KiB   1 stage  of 2 x  8 KiB   48 KiB   128  32   8   238  240  244  242
 //
-// Tiles are of 64 keys, those of one draw of dropout; at width 128 there are registers for the scores of 32 only.
+// Tiles are of 64 keys, those of one draw of dropout; at width 128 there are registers for the scores of 32 only. At
+// width 64 there are some for the queries too, which otherwise are read again for every tile.
 template <int kWidth>
 struct Choice {
   static constexpr int kKeys = kWidth < 128 ? 64 : 32;
   static constexpr int kStages = kWidth == 64 ? 2 : 1;
+  static constexpr bool kHolds = kWidth == 64;  // the queries
 };
 
 template <typename T, int kTileWidth>
@@ -69,6 +71,8 @@ struct ForwardTiles {
   static constexpr int kTile = kKeys * kWidth;             // elements
   static constexpr int kUnderWay = 2 * kStages - 2;        // groups of copies that may be when a tile is read
   static constexpr int kBytes = (kQueries * kWidth + 2 * kStages * kTile) * static_cast<int>(sizeof(T));
+  static constexpr bool kHolds = Choice<kWidth>::kHolds;
+  using Queries = uint32_t[kHolds ? kWidth / 16 : 1][kParts][4];  // by 16 columns: all, or those in use
   using Scores = float[kParts][kKeys / 8][4];
   using Probabilities = uint32_t[kParts][kKeys / 16][4];
   using Sums = float[kParts][kWidth / 8][4];
@@ -133,9 +137,13 @@ IGF_DEVICE bool any_sees(const Sight& sight, const WarpQueries& queries, int fir
          end_key > sight.first_key(queries.first);
 }
 
+// Scores may pass the top by this much, in powers of two, before it moves: all that was summed would have to be
+// multiplied, and 2^8 is far from the end of f16, let alone of the others. Results are as exact with any top.
+constexpr float kHeadroom = 8.0f;
+
 // The softmax of the thread's rows so far, in powers of two. `sum` is the lane's own part of the row's sum.
 struct Softmax {
-  float top[kRows];  // of scores * exponent_scale; -infinity: nothing seen
+  float top[kRows];  // near the largest of scores * exponent_scale; -infinity: nothing seen
   float sum[kRows];
 };
 
@@ -162,9 +170,17 @@ IGF_DEVICE void copy_tile(T* tile, const AttentionView<const void>& from, int ke
   ptx::cp_async_commit(IGF_ONLY_SITE);
 }
 
+// 16 columns of the warp's queries.
+template <int kWidth, typename T>
+IGF_DEVICE void load_queries(uint32_t (&a)[kParts][4], const T* queries, int pair) {
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) load_a<kWidth>(a[part], queries + 16 * part * kWidth, pair);
+}
+
 // scores = queries of the warp times a tile of keys.
 template <typename T, typename Tiles>
-IGF_DEVICE void multiply_keys(typename Tiles::Scores& scores, const T* queries, const T* keys) {
+IGF_DEVICE void multiply_keys(typename Tiles::Scores& scores, typename Tiles::Queries& a, const T* queries,
+                              const T* keys) {
   constexpr int kWidth = Tiles::kWidth;
 #pragma unroll
   for (int part = 0; part < kParts; ++part) {
@@ -176,16 +192,15 @@ IGF_DEVICE void multiply_keys(typename Tiles::Scores& scores, const T* queries, 
   }
 #pragma unroll
   for (int pair = 0; pair < kWidth / 16; ++pair) {
-    uint32_t a[kParts][4];
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) load_a<kWidth>(a[part], queries + 16 * part * kWidth, pair);
+    const int at = Tiles::kHolds ? pair : 0;
+    if (!Tiles::kHolds) load_queries<kWidth>(a[at], queries, pair);
 #pragma unroll
     for (int n = 0; n < Tiles::kKeys / 16; ++n) {
       uint32_t b[2][2];
       load_b_rows<kWidth>(b, keys + 16 * n * kWidth, pair);
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
-        multiply<T>(scores[part][2 * n], scores[part][2 * n + 1], a[part], b);
+        multiply<T>(scores[part][2 * n], scores[part][2 * n + 1], a[at][part], b);
       }
     }
   }
@@ -210,12 +225,17 @@ IGF_DEVICE void multiply_values(typename Tiles::Sums& out, const float (&factors
                                 const typename Tiles::Probabilities& probabilities,
                                 const T* values) {
   constexpr int kWidth = Tiles::kWidth;
+  bool moved = false;  // some row's top: seldom after the first tile
 #pragma unroll
-  for (int part = 0; part < kParts; ++part) {
+  for (int row = 0; row < kRows; ++row) moved = moved || factors[row] != 1.0f;
+  if (any_lane(moved)) {
 #pragma unroll
-    for (int group = 0; group < kWidth / 8; ++group) {
+    for (int part = 0; part < kParts; ++part) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) out[part][group][i] *= factors[2 * part + i / 2];
+      for (int group = 0; group < kWidth / 8; ++group) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[part][group][i] *= factors[2 * part + i / 2];
+      }
     }
   }
 #pragma unroll
@@ -251,8 +271,8 @@ IGF_DEVICE void mask_scores(float (&scores)[kParts][kGroups][4], const Sight& si
   }
 }
 
-// Folds a tile of scores into the softmax and turns them into probabilities as seen from the new top. What was summed
-// from the old one must be multiplied by factors, a number a row.
+// Folds a tile of scores into the softmax and turns them into probabilities as seen from its top. Where that has moved,
+// what was summed must be multiplied by factors, a number a row; elsewhere they are 1.
 template <typename Tiles>
 IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, float (&factors)[kRows],
                             float exponent_scale) {
@@ -266,7 +286,8 @@ IGF_DEVICE void fold_scores(typename Tiles::Scores& scores, Softmax& softmax, fl
     }
     most = fmaxf(most, shuffle_xor(most, 1));
     most = fmaxf(most, shuffle_xor(most, 2));  // the four lanes of the row
-    const float top = fmaxf(softmax.top[row], most * exponent_scale);
+    const float reached = most * exponent_scale;
+    const float top = reached > softmax.top[row] + kHeadroom ? reached : softmax.top[row];
     const float base = top == -math::kInfinity ? 0.0f : top;  // of a row that has seen nothing, all powers are 0
     factors[row] = fast_exp2(softmax.top[row] - base);
     softmax.top[row] = top;
@@ -383,6 +404,13 @@ attention_mma_forward_tile(AttentionForwardCall a, Derived derived) {
     copy_tile<Tiles>(keys_at<Tiles>(stages, key), a.k, key, work);  // the first group has the queries too
     if (stage + 1 < Tiles::kStages) copy_tile<Tiles>(values_at<Tiles>(stages, key), a.v, key, work);
   }
+  typename Tiles::Queries held;
+  if (Tiles::kHolds && work.first_key < work.end_key) {
+    ptx::cp_async_wait<Tiles::kUnderWay>();
+    block_barrier();  // the queries have arrived
+#pragma unroll
+    for (int pair = 0; pair < kWidth / 16; ++pair) load_queries<kWidth>(held[pair], own_queries, pair);
+  }
 #pragma unroll 1
   for (int key = work.first_key; key < work.end_key; key += kKeys) {
     const bool sees = any_sees(work.sight, warp, key, key + kKeys);
@@ -394,7 +422,7 @@ attention_mma_forward_tile(AttentionForwardCall a, Derived derived) {
     copy_tile<Tiles>(values_at<Tiles>(stages, next_values), a.v, next_values, work);
     if (sees) {
       typename Tiles::Scores scores;
-      multiply_keys<T, Tiles>(scores, own_queries, keys_at<Tiles>(stages, key));
+      multiply_keys<T, Tiles>(scores, held, own_queries, keys_at<Tiles>(stages, key));
       if (!work.sight.all_see(warp.first, warp.end, key, key + kKeys)) {
         mask_scores(scores, work.sight, warp.first, key);
       }

@@ -156,10 +156,10 @@ class KernelSuite:
         for (kind, where), cases in reached.items():
             if not self._survives(simt.Mutation(kind, where), cases):
                 continue
-            reasons = {key for key in self.equivalent if key[0] == kind and key[1] in _source_line(where)}
+            reasons = {key for key in self.equivalent if key[0] == kind and key[1] in source_line(where)}
             unused -= reasons
             if not reasons:
-                survivors.append(f"{kind} at {where}: {_source_line(where)}")
+                survivors.append(f"{kind} at {where}: {source_line(where)}")
         assert not survivors, "these pass as correct:\n" + "\n".join(survivors)
         assert not unused, f"not equivalent, or not there any more: {sorted(unused)}"
 
@@ -226,6 +226,6 @@ def _places(launch: simt.Launch) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _source_line(where: str) -> str:
+def source_line(where: str) -> str:
     path, _, line = where.rpartition(":")
     return (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip()

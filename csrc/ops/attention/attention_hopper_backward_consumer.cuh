@@ -294,19 +294,17 @@ IGF_DEVICE void backward_step(const HopperBackward& a, const BackwardItem& item,
   ptx::wgmma_fence();
   multiply_over_keys<Plan>(dq, places.scores(ring.stage), places.keys(), me.group);
   multiply_over_queries<Plan>(sums.dk, ds_fragments, places.queries(ring.stage));
-  ptx::wgmma_wait<2>();
-  ptx::hold(sums.dv);
-  hold_fragments(p_fragments);
-  arrive_by_warp(&barriers.dout_empty[ring.stage], me);
   ptx::wgmma_wait<1>();
   ptx::hold(dq);
   ptx::mbarrier_wait(&barriers.sums_empty[me.group], ring.stage ^ 1);  // the last part has left; at once at first
   write_sums<Plan>(places.sums(me.group), dq, me);
   arrive_by_warp(&barriers.sums_full[me.group], me);
   ptx::wgmma_wait<0>();
+  ptx::hold(sums.dv);
   ptx::hold(sums.dk);
+  hold_fragments(p_fragments);
   hold_fragments(ds_fragments);
-  arrive_by_warp(&barriers.queries_empty[ring.stage], me);
+  arrive_by_warp(&barriers.empty[ring.stage], me);
 }
 
 // Both leave through the place of dQ's part, which was taken from there.

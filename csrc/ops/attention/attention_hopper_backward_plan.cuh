@@ -120,13 +120,12 @@ IGF_DEVICE BackwardItem backward_item(const HopperBackward& a, int64_t number) {
 
 // Barriers in shared memory; the number of arrivals that end a phase of each.
 struct BackwardBarriers {
-  uint64_t keys;                            // 1: K and V are there
-  uint64_t queries_full[kBackwardStages];   // 1: Q and lse
-  uint64_t queries_empty[kBackwardStages];  // the consumers' warps
-  uint64_t dout_full[kBackwardStages];      // 1: dO and delta
-  uint64_t dout_empty[kBackwardStages];     // the consumers' warps
-  uint64_t sums_full[kBackwardGroups];      // the warps of the warpgroup whose part it is
-  uint64_t sums_empty[kBackwardGroups];     // 1: the bulk addition has read them
+  uint64_t keys;                           // 1: K and V are there
+  uint64_t queries_full[kBackwardStages];  // 1: Q and lse
+  uint64_t dout_full[kBackwardStages];     // 1: dO and delta
+  uint64_t empty[kBackwardStages];         // the consumers' warps: they have read all four
+  uint64_t sums_full[kBackwardGroups];     // the warps of the warpgroup whose part it is
+  uint64_t sums_empty[kBackwardGroups];    // 1: the bulk addition has read them
 };
 
 IGF_DEVICE void begin_barriers(BackwardBarriers& barriers) {
@@ -136,9 +135,8 @@ IGF_DEVICE void begin_barriers(BackwardBarriers& barriers) {
 #pragma unroll
   for (int i = 0; i < kBackwardStages; ++i) {
     ptx::mbarrier_init(&barriers.queries_full[i], 1);
-    ptx::mbarrier_init(&barriers.queries_empty[i], kWarps);
     ptx::mbarrier_init(&barriers.dout_full[i], 1);
-    ptx::mbarrier_init(&barriers.dout_empty[i], kWarps);
+    ptx::mbarrier_init(&barriers.empty[i], kWarps);
   }
 #pragma unroll
   for (int i = 0; i < kBackwardGroups; ++i) {

@@ -33,11 +33,10 @@ IGF_DEVICE void bring_backward_tiles(const HopperBackward& a, const BackwardMaps
       uint64_t* const queries_full = &barriers.queries_full[ring.stage];
       uint64_t* const dout_full = &barriers.dout_full[ring.stage];
       // Until all consumers have read the stage's last tile; at once in the first round.
-      ptx::mbarrier_wait(&barriers.queries_empty[ring.stage], ring.parity ^ 1);
+      ptx::mbarrier_wait(&barriers.empty[ring.stage], ring.parity ^ 1);
       ptx::mbarrier_arrive_expecting(queries_full, QueryTile::kBytes + kRowBytes);
       load_rows<QueryTile>(places.queries(ring.stage), maps.q, owner, first, queries_full);
       ptx::bulk_load(places.lse2 + ring.stage * Plan::kQueries, a.work.lse2 + rows, kRowBytes, queries_full);
-      ptx::mbarrier_wait(&barriers.dout_empty[ring.stage], ring.parity ^ 1);
       ptx::mbarrier_arrive_expecting(dout_full, QueryTile::kBytes + kRowBytes);
       load_rows<QueryTile>(places.dout(ring.stage), maps.dout, owner, first, dout_full);
       ptx::bulk_load(places.delta + ring.stage * Plan::kQueries, a.work.delta + rows, kRowBytes, dout_full);
@@ -91,7 +90,6 @@ IGF_DEVICE void add_backward_sums(const HopperBackward& a, const BackwardItem& i
       parity ^= 1;
     }
   }
-  ptx::bulk_wait<0>();  // before the launch's end
 }
 
 }  // namespace igf::attention

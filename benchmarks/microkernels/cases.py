@@ -23,7 +23,8 @@ class Case:
     words: tuple[int, ...]
     relative: float = 0.0
     absolute: float = 0.0
-    capability: int = 80
+    capability: int = 80  # the first that has it
+    only: bool = False  # and no later one
 
 
 def mixed(count: int, seed: int) -> Words:
@@ -195,5 +196,41 @@ def asynchronous() -> list[Case]:
     ]
 
 
-PARTS = (lanes, matrices, copies, order, numbers, asynchronous)
+def wgmma() -> list[Case]:
+    """One product a case. Names say type, N, what is dense in A and B (k, m, n) and the bytes of their swizzles."""
+    names = (
+        "bfloat16_64_k0_k0", "bfloat16_64_k32_k64", "bfloat16_64_k128_k128", "bfloat16_64_m0_n0", "bfloat16_64_m32_n64",
+        "bfloat16_64_m128_n128", "half_64_k64_n32", "half_64_m64_k32", "half_64_registers_k128",
+        "bfloat16_80_k128_k128", "half_80_registers_n32", "half_80_registers_n128", "half_96_k128_k128",
+        "bfloat16_96_registers_n64", "bfloat16_96_registers_n128", "bfloat16_128_k128_k128", "half_128_k128_k128",
+        "bfloat16_128_registers_n128", "bfloat16_128_m128_n128",
+    )  # fmt: skip
+    return [Case(f"wgmma_{name}", tuple(wgmma_words(name)), capability=90, only=True) for name in names]
+
+
+def wgmma_words(name: str) -> Words:
+    """Sizes and layouts, then small integers wherever A and B lie."""
+    kind, columns, a, b = name.split("_")
+    form = bfloat16_words if kind == "bfloat16" else half_words
+    sizes: Words = []
+    lies: Words = []
+    for tile, extent in ((a, 64), (b, int(columns))):
+        if tile == "registers":
+            sizes.append(512)
+            lies += [0, 0, 0]
+            continue
+        row = int(tile[1:]) or 16
+        pattern = 8 * row
+        parts = extent // 8 if tile[0] == "k" else -(-2 * extent // row)  # patterns along M or N
+        if tile[0] == "k":
+            sizes.append(parts * pattern * (2 if row == 16 else 1) // 4)
+            lies += [row.bit_length() - 5, parts * pattern if row == 16 else 0, pattern]
+        else:
+            sizes.append(parts * pattern * 2 // 4)
+            lies += [row.bit_length() - 5, parts * pattern if row == 16 else 2 * pattern, pattern]
+    elements = form(small(2 * sum(sizes), len(name) + int(columns)))
+    return [*sizes, *lies, *pairs(elements)]
+
+
+PARTS = (lanes, matrices, copies, order, numbers, asynchronous, wgmma)
 CASES: dict[str, Case] = {case.name: case for part in PARTS for case in part()}

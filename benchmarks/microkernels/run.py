@@ -38,14 +38,19 @@ def place(device: str) -> Iterator[None]:
         yield
 
 
+def has(case: Case, capability: int) -> bool:
+    """Whether GPUs of this capability have the case's instruction."""
+    return case.capability == capability or (case.capability < capability and not case.only)
+
+
 def all_cases(device: str) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """Name -> output, and the names of those that this GPU has no instruction for."""
-    capability = 120
+    capability = 90
     if device == "cuda":
         major, minor = torch.cuda.get_device_capability()
         capability = 10 * major + minor
     with place(device):
-        found = {case.name: one(case, device) for case in CASES.values() if case.capability <= capability}
+        found = {case.name: one(case, device) for case in CASES.values() if has(case, capability)}
     return found, [name for name in CASES if name not in found]
 
 

@@ -51,6 +51,7 @@ Table copy_microkernels();
 Table order_microkernels();
 Table number_microkernels();
 Table async_microkernels();
+Table wgmma_microkernels();
 
 // Names cross the border to Python as numbers: FNV-1a over the name's bytes, 31 bits of it.
 constexpr int64_t number_of(std::string_view name) {

@@ -6,7 +6,7 @@ namespace igf::microkernels {
 
 const MicroKernel* find(int64_t number) {
   for (const Table& table : {lane_microkernels(), matrix_microkernels(), copy_microkernels(), order_microkernels(),
-                             number_microkernels(), async_microkernels()}) {
+                             number_microkernels(), async_microkernels(), wgmma_microkernels()}) {
     for (size_t i = 0; i < table.count; ++i) {
       if (number_of(table.first[i].name) == number) return table.first + i;
     }

@@ -143,7 +143,8 @@ class Mutator {
   virtual bool dropped(const Who& who, Word word, Site site) = 0;
   // The address that a load or store is moved to (by one element, inside its buffer); `address` itself for none.
   virtual uintptr_t address(const Who& who, const Access& access) = 0;
-  // A number that the word is given (an mbarrier's parity, announced bytes, a tile's first row); `value` for none.
+  // A number that the word is given (an mbarrier's parity, announced bytes, a tile's first row, the stride of wgmma_tile);
+  // `value` for none.
   virtual int operand(const Who& who, Word word, Site site, int value) = 0;
   // The lane a shuffle takes its value from; `source` itself for none. Only lanes of `lanes` may be named.
   virtual int source_lane(const Who& who, Word word, Site site, int source, uint32_t lanes) = 0;

@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::array<const char*, kMutations> kNames = {
     "none",        "drop_barrier", "drop_warp_barrier", "drop_fence",   "drop_wait",   "drop_arrive", "drop_store",
-    "drop_atomic", "shift_load",   "shift_store",       "wrong_parity", "wrong_bytes", "shuffle_wrong_lane"};
+    "drop_atomic", "shift_load",   "shift_store",       "wrong_parity", "wrong_bytes", "shuffle_wrong_lane",
+    "drop_commit", "drop_product", "shift_tile",        "wrong_stride"};
 
 }  // namespace
 
@@ -36,13 +37,17 @@ Mutation drop_of(Word word) {
     case Word::kDeviceFence:
     case Word::kMbarrierInitFence:
     case Word::kProxyFenceShared:
-    case Word::kProxyFenceGlobal: return Mutation::kDropFence;
+    case Word::kProxyFenceGlobal:
+    case Word::kWgmmaFence: return Mutation::kDropFence;
     case Word::kCopyWait:
     case Word::kMbarrierWait:
     case Word::kBulkWait:
-    case Word::kBulkWaitRead: return Mutation::kDropWait;
+    case Word::kBulkWaitRead:
+    case Word::kWgmmaWait: return Mutation::kDropWait;
     case Word::kMbarrierArrive:
     case Word::kMbarrierArriveExpecting: return Mutation::kDropArrive;
+    case Word::kWgmmaCommit: return Mutation::kDropCommit;
+    case Word::kWgmma: return Mutation::kDropProduct;
     case Word::kStore:
     case Word::kStoreOnce:
     case Word::kStoreMatrix:
@@ -81,6 +86,7 @@ Mutation shift_of(Word word) {
     case Word::kStoreOnce:
     case Word::kStoreMatrix:
     case Word::kStoreRelease: return Mutation::kShiftStore;
+    case Word::kWgmmaTile: return Mutation::kShiftTile;
     default: return Mutation::kNone;
   }
 }
@@ -123,14 +129,17 @@ uintptr_t SiteMutator::address(const Who&, const Access& access) {
 
 int SiteMutator::operand(const Who&, Word word, Site site, int value) {
   constexpr int kFewerBytes = 16;
+  constexpr int kPattern = 1024;  // of rows of 128 bytes; of narrower ones it is some patterns
   const Mutation kind = word == Word::kMbarrierWait              ? Mutation::kWrongParity
                         : word == Word::kMbarrierArriveExpecting ? Mutation::kWrongBytes
+                        : word == Word::kWgmmaTile               ? Mutation::kWrongStride
                                                                  : shift_of(word);
   if (kind == Mutation::kNone || !strikes(kind, site)) return value;
   ++applied_;
   switch (kind) {
     case Mutation::kWrongParity: return value ^ 1;
     case Mutation::kWrongBytes: return value < kFewerBytes ? value + kFewerBytes : value - kFewerBytes;
+    case Mutation::kWrongStride: return value + kPattern;
     default: return value + 1;
   }
 }

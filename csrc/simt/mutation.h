@@ -18,8 +18,8 @@ enum class Mutation : uint8_t {
   kNone,
   kDropBarrier,       // block_barrier and its kin order and wait for nothing
   kDropWarpBarrier,   // nor does warp_barrier
-  kDropFence,         // block_fence and device_fence order nothing, nor do proxy fences
-  kDropWait,          // a wait for asynchronous copies, or at an mbarrier, returns at once
+  kDropFence,         // block_fence, device_fence and wgmma_fence order nothing, nor do proxy fences
+  kDropWait,          // a wait for asynchronous copies, for products, or at an mbarrier, returns at once
   kDropArrive,        // an arrival at an mbarrier is not counted, nor are the bytes that it announces
   kDropStore,         // a store, or an asynchronous copy, does not reach memory
   kDropAtomic,        // an atomic operation changes nothing and gives zero
@@ -28,8 +28,12 @@ enum class Mutation : uint8_t {
   kWrongParity,       // a wait at an mbarrier is for the other parity
   kWrongBytes,        // 16 bytes fewer are announced than were
   kShuffleWrongLane,  // a shuffle brings the value of the source's neighbour
+  kDropCommit,        // wgmma_commit makes no group
+  kDropProduct,       // a product of a warpgroup is not made
+  kShiftTile,         // a descriptor points to the neighbouring 16 bytes
+  kWrongStride,       // a descriptor's stride is that of the next pattern
 };
-inline constexpr size_t kMutations = 13;
+inline constexpr size_t kMutations = 17;
 
 const char* name_of(Mutation kind);                  // "drop_barrier"
 Mutation mutation_called(std::string_view name);     // kNone for a name that is none

@@ -17,6 +17,13 @@ struct Published {
 
 std::unordered_map<uintptr_t, Published> published;
 
+// The last that was received: threads that wait for the same have mostly seen the same before.
+struct Received {
+  Seen own, all, both;
+};
+
+Received latest;
+
 int64_t warp_of(const Thread& thread) { return thread.who.block * current_launch->rows + thread.who.warp; }
 
 bool covers(const View& view, const View& other) {
@@ -188,7 +195,12 @@ void contribute(Thread& thread, Seen& all) {
   advance(thread);
 }
 
-void receive(Thread& thread, const Seen& all) { thread.clock.seen = joined(thread.clock.seen, all); }
+void receive(Thread& thread, const Seen& all) {
+  if (thread.clock.seen != latest.own || all != latest.all) {
+    latest = {thread.clock.seen, all, joined(thread.clock.seen, all)};
+  }
+  thread.clock.seen = latest.both;
+}
 
 void fence(Thread& thread, Scope scope) {
   Clock& clock = thread.clock;
@@ -223,6 +235,9 @@ void release(Thread& thread, uintptr_t address, bool replaces) {
   advance(thread);
 }
 
-void forget_order() { published.clear(); }
+void forget_order() {
+  published.clear();
+  latest = Received();
+}
 
 }  // namespace igf::simt

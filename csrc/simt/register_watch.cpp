@@ -48,8 +48,7 @@ void watch_registers(RegisterWatch& watch) {
 bool heard(uintptr_t address, size_t bytes, bool writes, Where where) {
   const Context& context = turn.thread->context;
   if (address - reinterpret_cast<uintptr_t>(context.stack_low) >= context.stack_bytes) return false;
-  if (turn.watch->taken(address, bytes) >= 0) fail_of_registers_under_way(address, bytes, writes, where);
-  turn.watch->touch(address, bytes);
+  if (bytes > 0 && !turn.watch->touch(address, bytes)) fail_of_registers_under_way(address, bytes, writes, where);
   return true;
 }
 

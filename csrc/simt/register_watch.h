@@ -25,7 +25,18 @@ class RegisterWatch {
   bool holds(uintptr_t address, size_t bytes) const { return address >= low_ && address + bytes <= low_ + kBytes; }
   // A fence: nothing counts as touched.
   void fence() { touched_.fill(0); }
-  void touch(uintptr_t address, size_t bytes) { set(touched_, address, bytes, true); }
+  // A touch; false where it may not be.
+  bool touch(uintptr_t address, size_t bytes) {
+    const size_t begin = register_of(address), last = register_of(address + bytes - 1);
+    if (address < low_ || begin / 64 != last / 64) {
+      if (taken(address, bytes) >= 0) return false;
+      set(touched_, address, bytes, true);
+      return true;
+    }
+    const uint64_t mask = (~uint64_t{0} >> (63 - (last - begin))) << (begin % 64);
+    touched_[begin / 64] |= mask;
+    return (taken_[begin / 64] & mask) == 0;
+  }
   // The registers belong to products, or to none.
   void take(uintptr_t address, size_t bytes) { set(taken_, address, bytes, true); }
   void give_back(uintptr_t address, size_t bytes) { set(taken_, address, bytes, false); }

@@ -128,6 +128,18 @@ const WgmmaTileChecked& checked_tile(Warpgroup& group, char name, uint64_t descr
   return known;
 }
 
+namespace {
+
+// The beginning of a tile, or the neighbouring 16 bytes where the word is to be broken.
+uint32_t told_start(uint32_t start, Site site) {
+  if (mutator == nullptr) return start;
+  const uintptr_t address = turn.shared_low + start;
+  const Access access{Word::kWgmmaTile, Space::kShared, address, kPiece, site, nullptr};
+  return static_cast<uint32_t>(mutator->address(speaker(), access) - turn.shared_low);
+}
+
+}  // namespace
+
 uint64_t wgmma_tile(const void* shared, int leading, int stride, WgmmaSwizzle swizzle, Site site) {
   const auto fits = [](int distance) {
     return distance >= 0 && distance < static_cast<int>(kDescriptorBytes) && distance % static_cast<int>(kPiece) == 0;
@@ -141,7 +153,8 @@ uint64_t wgmma_tile(const void* shared, int leading, int stride, WgmmaSwizzle sw
     fail_of_wgmma("a tile that stands " + std::to_string(start % kPiece) + " past a multiple of 16 bytes",
                   Word::kWgmmaTile, site, "tiles stand on 16 bytes, in the first 256 KiB of shared memory");
   }
-  return descriptor_of({start, static_cast<uint32_t>(leading), static_cast<uint32_t>(stride), swizzle});
+  if (mutator != nullptr) stride = mutator->operand(speaker(), Word::kWgmmaTile, site, stride);
+  return descriptor_of({told_start(start, site), static_cast<uint32_t>(leading), static_cast<uint32_t>(stride), swizzle});
 }
 
 uint64_t wgmma_advance(uint64_t tile, int bytes, Site site) {
@@ -149,7 +162,9 @@ uint64_t wgmma_advance(uint64_t tile, int bytes, Site site) {
     fail_of_wgmma("a descriptor is moved on by " + std::to_string(bytes) + " bytes", Word::kWgmmaTile, site,
                   "multiples of 16 from 0 on");
   }
-  return tile + (static_cast<uint64_t>(bytes) >> 4);
+  const uint64_t moved = tile + (static_cast<uint64_t>(bytes) >> 4);
+  const uint32_t start = tile_of(moved).start;
+  return moved + told_start(start, site) / kPiece - start / kPiece;
 }
 
 }  // namespace igf::simt

@@ -25,7 +25,8 @@ COPIES = ("lazy", "eager", "random")
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 MUTATIONS = (
     "drop_barrier", "drop_warp_barrier", "drop_fence", "drop_wait", "drop_arrive", "drop_store", "drop_atomic",
-    "shift_load", "shift_store", "wrong_parity", "wrong_bytes", "shuffle_wrong_lane",
+    "shift_load", "shift_store", "wrong_parity", "wrong_bytes", "shuffle_wrong_lane", "drop_commit",
+    "drop_product", "shift_tile", "wrong_stride",
 )
 
 _running = threading.Lock()

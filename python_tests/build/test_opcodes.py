@@ -49,9 +49,23 @@ SINCE_90 = {
     "phases": {"SYNCS.ARRIVE.TRANS64.A1T0"},
     "budget": {"USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"},
 }
+# Products by warpgroups: type, N, A (0: a tile, 1: one with M dense, 2: registers), whether B has N dense, whether it adds.
+PRODUCTS = (
+    "bfloat16, 64, 0, false, false", "bfloat16, 64, 1, true, false", "half, 64, 0, true, true",
+    "half, 64, 1, false, true", "half, 64, 2, false, true", "bfloat16, 80, 0, false, true", "half, 80, 2, true, true",
+    "half, 96, 0, false, true", "bfloat16, 96, 2, true, true", "bfloat16, 128, 0, false, true",
+    "half, 128, 0, false, true", "bfloat16, 128, 2, true, true", "bfloat16, 128, 1, true, true",
+)  # fmt: skip
+ONLY_90A = {
+    f"warpgroup_product<{form}>": {
+        f"HGMMA.64x{form.split(', ')[1]}x16.F32{'.BF16' if form.startswith('bfloat16') else ''}",
+        "WARPGROUP.ARRIVE", "WARPGROUP.DEPBAR.LE", "FENCE.VIEW.ASYNC.S",
+    }
+    for form in PRODUCTS
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("arch, expected", [("80", SINCE_80), ("90a", SINCE_80 | SINCE_90)], ids=["sm_80", "sm_90a"])
+@pytest.mark.parametrize("arch, expected", [("80", SINCE_80), ("90a", SINCE_80 | SINCE_90 | ONLY_90A)], ids=["sm_80", "sm_90a"])
 def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) -> None:
     cuda = build_info()["cuda"]
     if arch not in {built.removesuffix("+PTX") for built in cuda["archs"]}:
@@ -60,7 +74,8 @@ def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) 
         pytest.skip("cuobjdump (of the wheel nvidia-cuda-cuobjdump) or c++filt is not installed")
     library = _library.LIBRARY_DIR / "libigf_cuda.so"
     found: dict[str, set[str]] = {}
-    for source in ("matrices_cuda", "copies_cuda", "order_cuda", "numbers_cuda", "async_cuda"):
+    stems = ("matrices_cuda", "copies_cuda", "order_cuda", "numbers_cuda", "async_cuda", "wgmma_cuda")
+    for source in stems:
         found |= resources.opcodes(library, arch, source)
     for kernel, instructions in expected.items():
         lacking = instructions - found[f"microkernels::{kernel}"]

@@ -11,8 +11,8 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 
-from benchmarks.microkernels.cases import Case
-from python_tests.simt import fragments
+from benchmarks.microkernels.cases import CASES, Case
+from python_tests.simt import fragments, wgmma_layouts
 from python_tests.simt.async_answers import ASYNC_ANSWERS
 
 Words = Sequence[int]
@@ -153,6 +153,44 @@ def multiply_tiles(kind: str) -> Callable[[Words], list[int]]:
 
     return multiply
 
+
+def wgmma(name: str) -> Callable[[Words], list[int]]:
+    """Every thread's digests of its sums; which begin as element i - thread where the kernel adds to them."""
+    kind, columns, _, _ = name.split("_")
+    adds = name not in WITHOUT_SUMS
+
+    def multiply(words: Words) -> list[int]:
+        (a_words, b_words), lies = words[:2], (words[2:5], words[5:8])
+        images = halves(words[8 : 8 + a_words]), halves(words[8 + a_words : 8 + a_words + b_words])
+        a, b = (operand(kind, name.split("_")[2 + i], images[i], lies[i], (64, int(columns))[i]) for i in range(2))
+        product = [[sum(x * y for x, y in zip(row, column, strict=True)) for column in b] for row in a]
+        found = [0] * 256
+        for thread in range(128):
+            places = wgmma_layouts.sum_places(thread, int(columns))
+            sums = [product[row][column] + adds * (i - thread) for i, (row, column) in enumerate(places)]
+            for half in range(2):
+                part = sums[half * len(sums) // 2 : (half + 1) * len(sums) // 2]
+                found[128 * half + thread] = sum((i + 1) * int(value) for i, value in enumerate(part))
+        return found
+
+    return multiply
+
+
+def operand(kind: str, tile: str, image: Sequence[int], lies: Words, extent: int) -> list[list[float]]:
+    """Rows of M or N, 16 elements of k each: out of the bytes of a tile, or of every thread's registers."""
+    if tile == "registers":
+        rows = [[0.0] * 16 for _ in range(64)]
+        for thread in range(128):
+            held = image[8 * thread : 8 * thread + 8]
+            for (row, column), half in zip(wgmma_layouts.a_places(thread), held, strict=True):
+                rows[row][column] = number(kind, half)
+        return rows
+    _, leading, stride = lies
+    places = wgmma_layouts.byte_places(tile[0] != "k", int(tile[1:]), leading, stride, extent)
+    return [[number(kind, image[place // 2]) for place in row] for row in places]
+
+
+WITHOUT_SUMS = {f"bfloat16_64_{tiles}" for tiles in ("k0_k0", "k32_k64", "k128_k128", "m0_n0", "m32_n64", "m128_n128")}
 
 # Copies.
 
@@ -316,6 +354,9 @@ def _answers() -> dict[str, Callable[[Words], list[int]]]:
             found[f"stmatrix_x{count}{suffix}"] = store_matrix(count, transposed)
         found[f"cp_async_{4 * count}"] = copied(count)
         found[f"cp_async_{4 * count}_zero_fill"] = zero_filled(count)
+    for name in CASES:
+        if name.startswith("wgmma_"):
+            found[name] = wgmma(name.removeprefix("wgmma_"))
     for kind in ("bfloat16", "half"):
         found[f"mma_{kind}"] = multiply_registers(kind)
         found[f"tile_{kind}"] = multiply_tiles(kind)

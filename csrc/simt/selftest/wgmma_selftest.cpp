@@ -46,6 +46,15 @@ Tensor run_wgmma_fault(int64_t table, int64_t which, Tensor input) {
   return output;
 }
 
+Tensor run_wgmma_gemm(Tensor a, Tensor b) {
+  const Tensor c = new_empty(a, {a.size(0), b.size(1)}, ScalarType::Float);
+  WgmmaGemm gemm{};
+  gemm.c = mutable_data<float>(c);
+  gemm.m = a.size(0), gemm.n = b.size(1), gemm.k = a.size(1);
+  start_wgmma_gemm(gemm, const_pointer(a), const_pointer(b), device_context(a));
+  return c;
+}
+
 }  // namespace
 }  // namespace igf::selftest
 
@@ -54,9 +63,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(instructgpt_fast, m) {
       "simt_wgmma_once(Tensor a, Tensor b, Tensor sums, Tensor layout, int columns, bool half, bool a_in_registers, "
       "bool transpose_a, bool transpose_b, bool add) -> Tensor");
   m.def("simt_wgmma_fault(int table, int which, Tensor input) -> Tensor");
+  m.def("simt_wgmma_gemm(Tensor a, Tensor b) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(instructgpt_fast, PrivateUse1, m) {
   m.impl("simt_wgmma_once", TORCH_BOX(&igf::selftest::run_wgmma_once));
   m.impl("simt_wgmma_fault", TORCH_BOX(&igf::selftest::run_wgmma_fault));
+  m.impl("simt_wgmma_gemm", TORCH_BOX(&igf::selftest::run_wgmma_gemm));
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "device/context.h"
+#include "device/tensor_map.cuh"
 
 namespace igf::selftest {
 
@@ -44,6 +45,16 @@ WgmmaKernels wgmma_fault_kernels();  // of registers and threads
 WgmmaKernels wgmma_tile_kernels();   // of descriptors
 WgmmaKernels wgmma_race_kernels();   // of shared memory
 void start_wgmma_fault(const WgmmaKernel& which, const WgmmaFault& arguments, const DeviceContext& context);
+
+// C = A B with bfloat16 A [m, k] and B [k, n], row-major, C f32; k and n are multiples of 8. The maps are made by the
+// start.
+struct WgmmaGemm {
+  device::TensorMap map_a, map_b;
+  float* c;
+  int64_t m, n, k;
+};
+
+void start_wgmma_gemm(const WgmmaGemm& gemm, const void* a, const void* b, const DeviceContext& context);
 
 void start_wgmma_once(const WgmmaOnce& product, const DeviceContext& context);
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -74,6 +74,10 @@ def three_tiles_of_keys(new: New) -> Inputs:
 
 class TestAttentionMmaBackwardKernels(KernelSuite):
     suite = AttentionGradients
+    equivalent: ClassVar = {
+        ("shuffle_wrong_lane", "write_gradients<T, Tile>(call.d"): "neighbours exchange the chunks that they write",
+        ("shuffle_wrong_lane", "thread_now()"): "of the number only warp and quad are used, which neighbours share",
+    }
     cases = (
         case("three tiles of keys add to one of queries", three_tiles_of_keys, torch.float16, **FULL),
         case("dropout, packed, a window", packed((5, 0, 70, 1), 2, 1, 64), torch.bfloat16, window=9, **DROPOUT),

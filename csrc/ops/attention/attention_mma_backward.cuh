@@ -119,20 +119,24 @@ struct Step {
   }
 };
 
-// Visits the caller's chunks of a tile of kRows rows: visit(row, chunk, place). Neighbouring threads take neighbouring
+// The thread's number, brought by a shuffle: so to the compiler it is a new one, and what is derived from it is made
+// where it is used, not kept through the loop over the steps in registers that there are not.
+IGF_DEVICE int thread_now(IGF_ONLY_SITE_PARAMETER) { return shuffle(thread_x(), lane_index(), kAllLanes IGF_SITE); }
+
+// Visits a thread's chunks of a tile of kRows rows: visit(row, chunk, place). Neighbouring threads take neighbouring
 // chunks, so warps move whole rows and meet no bank twice. Where a row's threads divide the block, a thread keeps to
 // one chunk, and its places differ by constants.
 template <typename Plan, int kRows, typename Visit>
-IGF_DEVICE void for_each_own_chunk(const Visit& visit) {
+IGF_DEVICE void for_each_own_chunk(int thread, const Visit& visit) {
   using Layout = TileLayout<Plan::kWidth>;
   constexpr int kStep = Plan::kThreads / Plan::kChunks;
   if constexpr (Plan::kThreads % Plan::kChunks == 0 && kStep % 8 == 0) {
-    const int row = thread_x() / Plan::kChunks, chunk = thread_x() % Plan::kChunks, place = Layout::place(row, chunk);
+    const int row = thread / Plan::kChunks, chunk = thread % Plan::kChunks, place = Layout::place(row, chunk);
 #pragma unroll
     for (int i = 0; i < kRows; i += kStep) visit(row + i, chunk, place + i * Plan::kWidth);
   } else {
 #pragma unroll
-    for (int i = thread_x(); i < kRows * Plan::kChunks; i += Plan::kThreads) {
+    for (int i = thread; i < kRows * Plan::kChunks; i += Plan::kThreads) {
       visit(i / Plan::kChunks, i % Plan::kChunks, Layout::place(i / Plan::kChunks, i % Plan::kChunks));
     }
   }
@@ -144,7 +148,7 @@ template <typename Plan, int kRows, typename T, typename Source>
 IGF_DEVICE void copy_rows_async(T* tile, const AttentionView<const void>& from, int64_t row, int64_t head, int count,
                                 const Source& source IGF_SITE_PARAMETER) {
   const T* const rows = backward_rows::row_of<const T>(from, row, head);
-  for_each_own_chunk<Plan, kRows>([&](int r, int chunk, int place) {
+  for_each_own_chunk<Plan, kRows>(thread_x(), [&](int r, int chunk, int place) {
     const int inside = source(r) < count ? source(r) : 0;  // an address of the tensor, though nothing is read there
     ptx::cp_async_zero_fill<16>(tile + place, rows + inside * from.row_stride + chunk * kChunk,
                                 source(r) < count ? 16 : 0 IGF_SITE);
@@ -178,8 +182,8 @@ IGF_DEVICE void copy_step_async(const Shared<T, Plan>& shared, int stage, const 
 }
 
 // Bit 16 slab + 4 (2 e + half) + n: whether dropout keeps the lane's element (row half, column e) of the warp's slab
-// and of the n-th 8 queries of the step. The four quads whose rows one draw serves share the draws: the quad that is number
-// n among them draws for the n-th 8 queries.
+// and of the n-th 8 queries of the step. The four quads whose rows one draw serves share the draws: the n-th of them
+// draws for the n-th 8 queries.
 template <typename Plan>
 IGF_DEVICE uint32_t draw_kept(const Dropout& dropout, const Place& place, const Step& step) {
   const philox::Key key = philox::key_of(load(dropout.seed));
@@ -258,24 +262,14 @@ IGF_DEVICE void score_gradients(float (&p)[2][4], float (&dp)[2][4], const Scori
   }
 }
 
-// Right operands: the same 16 elements of the 16 rows of a tile, whose chunk 0 or 1 of the lane's row is `at`. In one
-// sum with what changes from step to step, `at` leaves its variants by pair to be computed where they are used: kept
-// for all steps they would take more registers than there are.
-template <bool kColumns, int kWidth, typename T>
-IGF_DEVICE void load_b_beside(uint32_t (&b)[2][2], const T* at_zero, int at, int pair IGF_SITE_PARAMETER) {
-  uint32_t registers[4];
-  ptx::ldmatrix<4, kColumns>(registers, at_zero + TileLayout<kWidth>::beside(at, pair) IGF_SITE);
-  b[0][0] = registers[0], b[0][1] = registers[1], b[1][0] = registers[2], b[1][1] = registers[3];
-}
-
 // sums [slabs x 16 keys, width] += a [slabs x 16 keys, 16 queries] tile [16 queries, width].
 template <typename T, typename Plan>
 IGF_DEVICE void add_products(float (&sums)[Plan::kSlabs][Plan::kChunks][4], const uint32_t (&a)[Plan::kSlabs][4],
-                             const T* at_zero, int at IGF_SITE_PARAMETER) {
+                             const T* tile IGF_SITE_PARAMETER) {
 #pragma unroll
   for (int pair = 0; pair < Plan::kPairs; ++pair) {
     uint32_t b[2][2];
-    load_b_beside<true, Plan::kWidth>(b, at_zero, at, pair IGF_SITE);
+    load_b_columns<Plan::kWidth>(b, tile, pair IGF_SITE);
 #pragma unroll
     for (int s = 0; s < Plan::kSlabs; ++s) multiply<T>(sums[s][2 * pair], sums[s][2 * pair + 1], a[s], b IGF_SITE);
   }
@@ -285,21 +279,15 @@ IGF_DEVICE void add_products(float (&sums)[Plan::kSlabs][Plan::kChunks][4], cons
 template <typename T, typename Plan>
 IGF_DEVICE void half_step(Held<Plan>& held, const Shared<T, Plan>& shared, int stage, const Scoring& scoring,
                           const Place& place, int first_query, int half_tile) {
-  using Layout = TileLayout<Plan::kWidth>;
-  // Brought by a shuffle the thread's number is new in every step: so what is derived from it is computed where it is
-  // used, and not kept through all steps in registers that there are not.
-  const int thread = shuffle(thread_x(), lane_index());
-  const int lane = thread % kWarp, first_row = thread / kWarp * Plan::kSlabs * kSlab;  // of the warp's, [0, 128)
-  const T* const queries = shared.stages();
-  const T* const douts = queries + Plan::kQueryElements;
-  const int begin = 2 * stage * Plan::kQueryElements + 16 * half_tile * Plan::kWidth;
-  const int rows_at = begin + Layout::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-  const int columns_at = begin + Layout::place(lane % 16, lane / 16);
+  const int thread = thread_now(), lane = thread % kWarp;
+  const int first_row = thread / kWarp * Plan::kSlabs * kSlab;  // of the warp's, [0, 128)
+  const T* const queries = shared.queries(stage) + 16 * half_tile * Plan::kWidth;
+  const T* const douts = shared.douts(stage) + 16 * half_tile * Plan::kWidth;
   float p[Plan::kSlabs][2][4] = {}, dp[Plan::kSlabs][2][4] = {};
 #pragma unroll
   for (int pair = 0; pair < Plan::kPairs; ++pair) {
     uint32_t q[2][2];
-    load_b_beside<false, Plan::kWidth>(q, queries, rows_at, pair);
+    load_b_rows<Plan::kWidth>(q, queries, pair);
 #pragma unroll
     for (int s = 0; s < Plan::kSlabs; ++s) {
       uint32_t k[4];
@@ -310,7 +298,7 @@ IGF_DEVICE void half_step(Held<Plan>& held, const Shared<T, Plan>& shared, int s
 #pragma unroll
   for (int pair = 0; pair < Plan::kPairs; ++pair) {
     uint32_t dout[2][2];
-    load_b_beside<false, Plan::kWidth>(dout, douts, rows_at, pair);
+    load_b_rows<Plan::kWidth>(dout, douts, pair);
 #pragma unroll
     for (int s = 0; s < Plan::kSlabs; ++s) multiply<T>(dp[s][0], dp[s][1], held.v[s][pair], dout);
   }
@@ -322,7 +310,7 @@ IGF_DEVICE void half_step(Held<Plan>& held, const Shared<T, Plan>& shared, int s
                     row);
     a_of_sums<T>(left[s], p[s][0], p[s][1]);
   }
-  add_products<T, Plan>(held.dv, left, douts, columns_at);
+  add_products<T, Plan>(held.dv, left, douts);
 #pragma unroll
   for (int s = 0; s < Plan::kSlabs; ++s) {
     a_of_sums<T>(left[s], dp[s][0], dp[s][1]);
@@ -333,7 +321,7 @@ IGF_DEVICE void half_step(Held<Plan>& held, const Shared<T, Plan>& shared, int s
       store(reinterpret_cast<uint32_t*>(shared.dscores() + place_of_pair), left[s][i]);
     }
   }
-  add_products<T, Plan>(held.dk, left, queries, columns_at);
+  add_products<T, Plan>(held.dk, left, queries);
 }
 
 // The fifth product: ds k of all keys, 16 queries by every kColumnWarps-th 8 columns a warp.
@@ -409,7 +397,7 @@ template <typename T, typename Plan>
 IGF_DEVICE void write_gradients(const AttentionView<void>& to, const T* tile,
                                 const Place& place IGF_SITE_PARAMETER) {
   T* const rows = backward_rows::row_of<T>(to, place.at.k_begin + place.first_key, place.kv_head);
-  for_each_own_chunk<Plan, kKeys>([&](int r, int chunk, int at) {
+  for_each_own_chunk<Plan, kKeys>(thread_now(IGF_ONLY_SITE), [&](int r, int chunk, int at) {
     const int key = key_of_row(r);
     if (place.first_key + key >= place.at.k_count) return;
     const Packed<T> elements = load(reinterpret_cast<const Packed<T>*>(tile + at) IGF_SITE);

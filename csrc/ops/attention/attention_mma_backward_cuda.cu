@@ -3,8 +3,8 @@
 // Work: a block owns 128 keys of one key head. It walks the tiles of 32 queries that see them, for each query head of
 // its group, from the last tile to the first, and makes five products a tile: s = q k^T, dp = dout v^T, dv += p^T dout,
 // dk += ds^T q, dq += ds k, where p = exp2(scale log2(e) s - lse2) and ds = p (dp - delta). dk and dv stay in registers
-// and are written once: no other block adds to them. dq is added to f32 sums in the workspace, a third launch rounds it;
-// the first one makes delta, lse2 and zeros (attention_backward_rows.cuh). Tiles outside of the band are never visited.
+// and are written once: no other block adds to them. dq is added to f32 sums in the workspace, which a third launch
+// rounds; the first makes delta, lse2 and zeros (attention_backward_rows.cuh). Tiles outside the band are not visited.
 //
 // Orders. Free: blocks add to dq as they come; equal inputs need not give equal bits. Fixed (deterministic): a tile of
 // queries counts the tiles of keys that have been added to it; a block adds when the count says that all tiles before
@@ -23,7 +23,7 @@
 // Limits, by what is counted, not measured on a GPU. Registers: all 255 of 8 warps (65,536 of a multiprocessor), no
 // spill on any target; that is one block, or two of 4 warps at width 64, so 8 warps a multiprocessor. Shared memory
 // 40.5, 48.5, 56.5 and 72.5 KiB at widths 64, 80, 96, 128, and 1 KiB to stand on 1024 bytes. A step of 32 by 128 at
-// width 128 is 2560 cycles of mma on sm_80, and 3060 of reads from shared memory by 16 rows a warp; at width 64, with
+// width 128 is 2560 cycles of mma on sm_80, and 3310 of reads from shared memory by 16 rows a warp; at width 64, with
 // 32 rows a warp, 1280 and 1190. So shared memory bounds the wide heads, the tensor cores width 64. sm_86, sm_89 and
 // sm_120 have half the tensor cores to the same shared memory: there they bound all widths.
 // Dropout costs one draw of Philox for four elements, as in the forward pass: key_of_row() makes that possible.

@@ -190,6 +190,7 @@ void mbarrier_init(uint64_t* barrier, int arrivals, Site site) {
     fail_at("an mbarrier is begun where one stands already", Word::kMbarrierInit, site, "begin each once", known);
   }
   touch(address, kBytes, Touch::kWrite, where_of(site));
+  give_to_mbarrier(address, kBytes, where_of(site));
   Mbarrier fresh;
   fresh.address = address;
   fresh.number = static_cast<int>(mbarriers.all.size());

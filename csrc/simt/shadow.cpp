@@ -7,12 +7,15 @@
 #include "simt/buffers.h"
 #include "simt/fault.h"
 #include "simt/mbarriers.h"
+#include "simt/proxies.h"
 #include "simt/race.h"
 #include "simt/shadow_cells.h"
 
 namespace igf::simt {
 namespace {
 
+// In Mark::clock of bytes that are no thread's: nobody has seen, or will see, that clock.
+constexpr uint32_t kNobodysClock = ~0u;
 constexpr uint32_t kMany = ~0u;            // in Mark::thread: Mark::clock numbers a set of readers
 
 CellMemory memory;
@@ -181,7 +184,7 @@ Cell* cells_of(const SharedArray& array) {
 }
 
 // The array that the bytes lie in.
-const SharedArray& array_at(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
+inline __attribute__((always_inline)) const SharedArray& array_at(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
   const size_t offset = address - turn.shared_low;
   const SharedLayout& layout = shared_layout();
   const size_t grain = offset / kSharedGrain;
@@ -195,10 +198,6 @@ const SharedArray& array_at(uintptr_t address, uint32_t bytes, Touch kind, Where
 const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where where) {
   const size_t offset = address - turn.shared_low;
   const SharedArray& array = array_at(address, bytes, kind, where);
-  if (turn.thread->block->mbarriers != nullptr) {
-    const Mbarrier* const barrier = turn.thread->block->mbarriers->touched(address, bytes);
-    if (barrier != nullptr) fail_of_mbarrier_bytes(*barrier, doing(kind, bytes), where);
-  }
   if (const Copy* const copy = turn.thread->block->copies.under_way(address, bytes)) {
     fail_of_bytes_under_way(*copy, doing(kind, bytes) + " of " + describe_shared(offset, bytes), where);
   }
@@ -208,6 +207,9 @@ const Buffer* touch_shared(uintptr_t address, uint32_t bytes, Touch kind, Where 
   Race race{};
   for (size_t i = first; i <= last; ++i) {
     if (!note<true>(cells[i], kind, where, race)) continue;
+    if (race.mark.clock == kNobodysClock) {
+      fail_of_mbarrier_bytes(*turn.thread->block->mbarriers->touched(address, bytes), doing(kind, bytes), where);
+    }
     const size_t raced = std::max(offset, array.offset + (i << array.cell_shift));
     fail_of_race(race, bytes, kind, where, describe_shared(raced, std::min<uint32_t>(bytes, offset + bytes - raced)));
   }
@@ -304,6 +306,14 @@ bool any_atomic(const Cell& cell, const Asked& asked, Mark& found) {
     }
   }
   return false;
+}
+
+void give_to_mbarrier(uintptr_t address, uint32_t bytes, Where where) {
+  const SharedArray& array = array_at(address, bytes, Touch::kWrite, where);
+  const size_t offset = address - turn.shared_low - array.offset;
+  for (size_t i = offset >> array.cell_shift; i <= (offset + bytes - 1) >> array.cell_shift; ++i) {
+    cells_of(array)[i].write = {turn.first_number + static_cast<uint32_t>(mbarrier_lane(0)), kNobodysClock, where};
+  }
 }
 
 const Mark* unfenced_write(uintptr_t address, uint32_t bytes, Where where, bool (*fenced)(const Mark&)) {

@@ -21,6 +21,9 @@ const Buffer* touch(uintptr_t address, uint32_t bytes, Touch kind, Where where);
 // Fails the launch unless the bytes lie in one array of shared memory.
 void check_shared_bounds(uintptr_t address, uint32_t bytes, Touch kind, Where where);
 
+// These bytes of shared memory are an mbarrier's from here on: any other access to them fails the launch.
+void give_to_mbarrier(uintptr_t address, uint32_t bytes, Where where);
+
 // Of the last writes of these bytes, and changes by atomics, the first that precedes this turn and for which fenced() does not hold; null:
 // there is none. Writes of asynchronous copies need no fence.
 const Mark* unfenced_write(uintptr_t address, uint32_t bytes, Where where, bool (*fenced)(const Mark&));

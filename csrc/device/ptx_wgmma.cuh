@@ -46,7 +46,9 @@ IGF_DEVICE uint64_t wgmma_tile(const void* shared, int leading, int stride, Swiz
 }
 
 // The same tile `bytes` further on (a multiple of 16).
-IGF_DEVICE uint64_t wgmma_advance(uint64_t tile, int bytes IGF_SITE_PARAMETER) { return tile + (static_cast<uint64_t>(bytes) >> 4); }
+IGF_DEVICE uint64_t wgmma_advance(uint64_t tile, int bytes IGF_SITE_PARAMETER) {
+  return tile + (static_cast<uint64_t>(bytes) >> 4);
+}
 
 // wgmma.fence.sync.aligned: before the first product, and whenever threads have touched its sums or its A in registers.
 IGF_DEVICE void wgmma_fence(IGF_ONLY_SITE_PARAMETER) {
@@ -72,7 +74,7 @@ IGF_DEVICE void wgmma_wait(IGF_ONLY_SITE_PARAMETER) {
 }
 
 // Keeps the compiler from moving uses of these registers across this place: it does not know that a product still
-// writes or reads them. Say it before the first product and after the wait.
+// writes or reads them. Say it of sums before the fence and after the wait, of A in registers after the wait.
 template <typename T, int kCount>
 IGF_DEVICE void hold(T (&registers)[kCount]) {
 #pragma unroll

@@ -13,7 +13,8 @@ constexpr int kPiecesOfDepth = kWgmmaDepth / kElements;
 // The fields of a descriptor: where they begin; addresses and distances have 14 bits and leave 4 away.
 constexpr int kStartBit = 0, kLeadingBit = 16, kStrideBit = 32, kSwizzleBit = 62;
 constexpr uint64_t kField = 0x3fff;
-constexpr uint64_t kMeant = kField << kStartBit | kField << kLeadingBit | kField << kStrideBit | uint64_t{3} << kSwizzleBit;
+constexpr uint64_t kMeant =
+    kField << kStartBit | kField << kLeadingBit | kField << kStrideBit | uint64_t{3} << kSwizzleBit;
 
 uint64_t field_of(uint32_t bytes, int bit) { return (static_cast<uint64_t>(bytes) >> 4 & kField) << bit; }
 uint32_t bytes_of(uint64_t descriptor, int bit) { return static_cast<uint32_t>(descriptor >> bit & kField) << 4; }

@@ -194,7 +194,8 @@ void multiply_into(WgmmaSums& sums, Warpgroup& group, const WgmmaForm& form, Sit
 }
 
 // Of whose registers the address is: the product and what it is of it.
-const WgmmaProduct* product_at(const Warpgroup& group, size_t thread, uintptr_t address, size_t bytes, std::string& what) {
+const WgmmaProduct* product_at(const Warpgroup& group, size_t thread, uintptr_t address, size_t bytes,
+                               std::string& what) {
   for (auto product = group.products.rbegin(); product != group.products.rend(); ++product) {
     const WgmmaSums& sums = *product->sums;
     const uintptr_t place = address_of(sums.places[thread]);

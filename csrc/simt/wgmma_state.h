@@ -70,7 +70,8 @@ struct Warpgroups {
 };
 
 // wgmma_tiles.cpp: where the operand `name`, A or B, lies; fails where it cannot lie so, all of it in one array.
-const WgmmaTileChecked& checked_tile(Warpgroup& group, char name, uint64_t descriptor, bool mn_dense, int extent, Site site);
+const WgmmaTileChecked& checked_tile(Warpgroup& group, char name, uint64_t descriptor, bool mn_dense, int extent,
+                                     Site site);
 
 // wgmma_products.cpp. All 128 threads have come; `offers` are theirs.
 void issue_product(Warpgroup& group, const WgmmaForm& form, Site site);

@@ -34,7 +34,8 @@ class Checker {
   Checker(char name, const WgmmaTile& tile, Site site) : name_(name), tile_(tile), site_(site) {}
 
   [[noreturn]] void fail(const std::string& rule, const std::string& advice) const {
-    fail_of_wgmma(std::string("the tile of ") + name_ + " (" + text_of(tile_) + ") " + rule, Word::kWgmma, site_, advice);
+    const std::string tile = std::string("the tile of ") + name_ + " (" + text_of(tile_) + ") ";
+    fail_of_wgmma(tile + rule, Word::kWgmma, site_, advice);
   }
 
   // Swizzles exchange address bits: where a pattern does not stand on its size, they would exchange others.
@@ -154,7 +155,8 @@ uint64_t wgmma_tile(const void* shared, int leading, int stride, WgmmaSwizzle sw
                   Word::kWgmmaTile, site, "tiles stand on 16 bytes, in the first 256 KiB of shared memory");
   }
   if (mutator != nullptr) stride = mutator->operand(speaker(), Word::kWgmmaTile, site, stride);
-  return descriptor_of({told_start(start, site), static_cast<uint32_t>(leading), static_cast<uint32_t>(stride), swizzle});
+  return descriptor_of(
+      {told_start(start, site), static_cast<uint32_t>(leading), static_cast<uint32_t>(stride), swizzle});
 }
 
 uint64_t wgmma_advance(uint64_t tile, int bytes, Site site) {

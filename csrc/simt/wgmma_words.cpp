@@ -14,7 +14,11 @@ Warpgroup& warpgroup_of(Block& block, int thread) {
   if (block.warpgroups == nullptr) {
     block.warpgroups = std::make_shared<Warpgroups>();
     block.warpgroups->of.resize(static_cast<size_t>((current_launch->threads + kWarpgroup - 1) / kWarpgroup));
-    for (size_t i = 0; i < block.warpgroups->of.size(); ++i) block.warpgroups->of[i].first = static_cast<int>(i) * kWarpgroup;
+    int first = 0;
+    for (Warpgroup& group : block.warpgroups->of) {
+      group.first = first;
+      first += kWarpgroup;
+    }
   }
   return block.warpgroups->of[static_cast<size_t>(thread / kWarpgroup)];
 }

@@ -14,8 +14,8 @@ from torch import Tensor
 from instructgpt_fast import simt
 from instructgpt_fast.ops.attention import attention
 from python_tests.accuracy import same_bits
+from python_tests.ops import test_attention  # the module: pytest would collect an imported class twice
 from python_tests.ops.suite import Case, New
-from python_tests.ops.test_attention import TestAttention as Suite
 from python_tests.ops.test_attention import dense, packed
 
 PATHS = {80: "attention_mma", 90: "attention_hopper"}  # as their sources are called
@@ -48,7 +48,7 @@ def name_of(case: Case) -> str:
 
 
 def judge(case: Case, dtype: torch.dtype, architecture: int) -> None:
-    suite = Suite()
+    suite = test_attention.TestAttention()
     suite.require_kernels()
     inputs = case.inputs(New(dtype))
     with simt.executing(architecture=architecture, sites=True) as run:
@@ -80,7 +80,7 @@ def test_long_sequences(case: Case, architecture: int) -> None:
 @pytest.mark.parametrize("bounds", [(0, 300), (10, 12), (2, 40, 41), (-7, 30, 99)])
 def test_bounds_that_do_not_span_the_rows(bounds: tuple[int, ...], architecture: int) -> None:
     """The device cannot refuse them: they are cut to the rows there are, and what they leave out is not written."""
-    Suite().require_kernels()
+    test_attention.TestAttention().require_kernels()
     torch.manual_seed(0)
     rows, width = 50, 64
     x = torch.randn(rows, 1, width).bfloat16()
@@ -98,7 +98,7 @@ def test_bounds_that_do_not_span_the_rows(bounds: tuple[int, ...], architecture:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_many_sequences(architecture: int) -> None:
     """Forty short ones beside long ones: each is found by its block, and computed as if it were alone."""
-    Suite().require_kernels()
+    test_attention.TestAttention().require_kernels()
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(0, 12, (40,), generator=generator)
     lengths[[0, 17, 39]] = torch.tensor([140, 129, 128])
@@ -115,7 +115,7 @@ def test_many_sequences(architecture: int) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nan_stays_within_its_sequence(architecture: int) -> None:
     """NaN and infinities in the sequences around change no bit, in tiles that two sequences share."""
-    Suite().require_kernels()
+    test_attention.TestAttention().require_kernels()
     torch.manual_seed(0)
     x = torch.randn(90, 1, 64).bfloat16()
     bounds = torch.tensor([0, 30, 71, 90], dtype=torch.int32)

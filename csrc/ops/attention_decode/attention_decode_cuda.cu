@@ -64,10 +64,11 @@ Plan plan_of(const AttentionDecodeCuda& a) {
   return {tile, tiles, s.rows * s.kv_heads * tiles};
 }
 
-// Blocks that are resident at a time.
+// Blocks that are resident at a time, on CUDA cores about.
 int64_t resident_blocks(const AttentionDecodeCuda& a, const DeviceContext& context) {
+  static_assert(kMmaBlocks<96> == kMmaBlocks<128>);
   const int64_t width = a.shape.width;
-  const int each = !on_tensor_cores(a) || width == 64 ? kMmaBlocks<64> : width < 128 ? kMmaBlocks<96> : kMmaBlocks<128>;
+  const int each = !on_tensor_cores(a) || width == 64 ? kMmaBlocks<64> : width == 80 ? kMmaBlocks<80> : kMmaBlocks<128>;
   return context.multiprocessors * each;
 }
 

@@ -51,16 +51,14 @@ class GeneralWarp {
     }
   }
 
-  IGF_DEVICE void load_keys(int slots, int token IGF_SITE_PARAMETER) { load_rows(key_, keys_, slots, token IGF_SITE); }
-  IGF_DEVICE void load_values(int slots, int token IGF_SITE_PARAMETER) {
-    load_rows(value_, values_, slots, token IGF_SITE);
-  }
+  IGF_DEVICE void load_keys(const Step& step IGF_SITE_PARAMETER) { load_rows(key_, keys_, step IGF_SITE); }
+  IGF_DEVICE void load_values(const Step& step IGF_SITE_PARAMETER) { load_rows(value_, values_, step IGF_SITE); }
 
-  // Writes those of the step's keys and values that are new, and this tile's, into the cache. token: of the first position.
-  IGF_DEVICE void append(const Launch& a, const Work& work, int slots, int token) {
+  // Writes those of the step's keys and values that are new, and this tile's, into the cache.
+  IGF_DEVICE void append(const Launch& a, const Work& work, const Step& step) {
 #pragma unroll
     for (int u = 0; u < G::kAtOnce; ++u) {
-      const int slot = shuffle(slots, index(u)), fresh = token + index(u);
+      const int slot = shuffle(step.slots, index(u)), fresh = step.token + index(u);
       if (slot < 0 || fresh < 0 || !appends(a, work, fresh)) continue;
       store_row(keys_.slot(slot), key_[u]);
       store_row(values_.slot(slot), value_[u]);
@@ -174,12 +172,16 @@ class GeneralWarp {
       for (int e = 0; e < G::kAccess; ++e) values[v * G::kAccess + e] = part[e];
     }
   }
-  IGF_DEVICE void load_rows(Row (&rows)[G::kAtOnce], const Store<T>& from, int slots, int token IGF_SITE_PARAMETER) {
+  IGF_DEVICE void load_rows(Row (&rows)[G::kAtOnce], const Store<T>& from, const Step& step IGF_SITE_PARAMETER) {
 #pragma unroll
     for (int u = 0; u < G::kAtOnce; ++u) {
-      const int slot = shuffle(slots, index(u), kAllLanes IGF_SITE);
+      const int slot = shuffle(step.slots, index(u), kAllLanes IGF_SITE);
       rows[u] = {};
-      if (slot >= 0) load_row(rows[u], from.at(token + index(u), slot) IGF_SITE);
+      if (step.plain) {
+        load_row(rows[u], from.slot(slot) IGF_SITE);
+      } else if (slot >= 0) {
+        load_row(rows[u], from.at(step.token + index(u), slot) IGF_SITE);
+      }
     }
   }
 
@@ -225,23 +227,22 @@ IGF_KERNEL(kThreads, 2) attention_decode_general(Launch a) {
   if (work.split >= share.active) return;
   if (!share.valid) return give_nan<T>(a, work);
 
-  Slots<G::kStep> walk(a, work, share);
-  int slots = walk.next();
-  int token = share.begin + thread_x() / kWarp * G::kStep - share.cached;  // of the step's first position
-  warp.load_keys(slots, token);
-  warp.load_values(slots, token);
-  for (; token < share.end - share.cached; token += kWarps * G::kStep) {
-    const int next = walk.next();
-    if (token + G::kStep > 0) warp.append(a, work, slots, token);
+  Steps<G::kStep> steps(a, work, share);
+  Step step = steps.next();
+  warp.load_keys(step);
+  warp.load_values(step);
+  while (steps.has(step)) {
+    const Step next = steps.next();
+    if (step.token + G::kStep > 0) warp.append(a, work, step);
     warp.score();
-    warp.load_keys(next, token + kWarps * G::kStep);
-    warp.soften(a, token, !all_see<G::kStep>(a, work, share, token + share.cached));
+    warp.load_keys(next);
+    warp.soften(a, step.token, !all_see<G::kStep>(a, work, step.token));
     warp.gather();
-    warp.load_values(next, token + kWarps * G::kStep);
-    slots = next;
+    warp.load_values(next);
+    step = next;
   }
   const WarpSums left{sums, tops, totals};
-  warp.leave(a, work, left, walk.lost());
+  warp.leave(a, work, left, steps.lost());
   finish<T, G::kQueries, Plain>(a, work, share.active, static_cast<int>(a.call.shape.width), left);
 }
 

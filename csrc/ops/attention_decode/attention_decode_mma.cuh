@@ -4,15 +4,18 @@
 //          positions may be made in any order, and so a lane loads 16 neighbouring bytes and calls them what the
 //          instruction wants to have there: 8 elements of a key, of which four lanes hold a row, are those that it has in
 //          two products; 8 elements of four values are a column of eight products, paired by moving halves of words. So
-//          nothing passes through shared memory before the end, no thread waits for another one, and each byte is asked
-//          for once, in whole sectors.
+//          keys and values go from memory to registers, no thread waits for another one before the end, and each byte
+//          is asked for once, in whole sectors.
 // Overlap  the next step's keys are asked for when this step's scores are made, its values when this step's sums are:
-//          until then 1 to 2 steps, 2 to 8 KB, are under way for each warp.
-// Bound    memory. About 140 instructions of a warp, 16 to 32 of them products, for the 4 KB of a step of width 64: 35
-//          cycles of a multiprocessor, which memory at 4.1 TB/s takes 230 cycles for. On CUDA cores one query costs 11
-//          instructions a position, more than these 9, and each further query 7: so bf16 and f16 come here always,
-//          though one query uses a sixteenth of a product. Not measured.
+//          so one to two steps are under way for each warp, without registers for a second one.
+// Bound    memory. A step of width 64 costs a warp about 300 instructions, 24 of them products: 75 cycles of a
+//          multiprocessor, and 230 until memory at 4.1 TB/s has brought the 4 KB of the next one. On CUDA cores the
+//          conversions, products and shuffles of one query would take 180 instructions in place of the 100 that matrix
+//          products, pairs and softmax do here, and each further query 110: so bf16 and f16 come here always, though one
+//          query uses a sixteenth of a product. Not measured.
 // Numbers  probabilities are rounded to T for the second product, as in the other attention kernels.
+// Memory   shared: the warps' sums, 16 width floats each, in whose place their queries lie until then, so that registers
+//          for more blocks are left.
 #pragma once
 
 #include "device/ptx.cuh"
@@ -23,10 +26,11 @@ namespace igf::decode {
 constexpr int kMmaTile = 16;
 constexpr int kMmaStep = 16;
 
-// Blocks of a multiprocessor that registers must be left for. Bytes under way = blocks * 4 warps * 16 positions * 4
-// width: 64 KB at width 64, 61 KB at 80, 74 KB at 96, 64 KB at 128; 4.1 TB/s at 0.8 us want 25 KB of each of 132.
+// Blocks of a multiprocessor that registers must be left for: 128 registers a thread for four, 168 for three, which width
+// 96 passes by a few on sm_100. Bytes under way = blocks * 4 warps * 16 positions * 4 width: 64 KB at width 64, 61 KB at
+// 80, 49 KB at 96, 64 KB at 128; 4.1 TB/s at 0.8 us want 25 KB of each of 132 multiprocessors.
 template <int kWidth>
-constexpr int kMmaBlocks = kWidth <= 64 ? 4 : kWidth <= 96 ? 3 : 2;
+constexpr int kMmaBlocks = kWidth <= 64 ? 4 : kWidth <= 80 ? 3 : 2;
 
 // How kSharers lanes hold a row of kWidth elements of 16 bits: pieces of 8 elements for each, then what is left.
 template <int kWidth, int kSharers>
@@ -109,40 +113,48 @@ class MmaWarp {
     }
   }
 
-  IGF_DEVICE void load_keys(int slots, int token) {
+  IGF_DEVICE void load_keys(const Step& step) {
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       const int key = g_ + 8 * n;
-      const int slot = shuffle(slots, key);
-      clear(key_[n]);
-      if (slot >= 0) KeySpread::load(key_[n], keys_.at(token + key, slot), t_);
+      const int slot = shuffle(step.slots, key);
+      if (step.plain) {
+        KeySpread::load(key_[n], keys_.slot(slot), t_);
+      } else {
+        clear(key_[n]);
+        if (slot >= 0) KeySpread::load(key_[n], keys_.at(step.token + key, slot), t_);
+      }
     }
   }
 
-  IGF_DEVICE void load_values(int slots, int token) {
+  IGF_DEVICE void load_values(const Step& step) {
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
-      const int slot = shuffle(slots, value_index(n));
-      clear(value_[n]);
-      if (slot >= 0) ValueSpread::load(value_[n], values_.at(token + value_index(n), slot), g_);
+      const int slot = shuffle(step.slots, value_index(n));
+      if (step.plain) {
+        ValueSpread::load(value_[n], values_.slot(slot), g_);
+      } else {
+        clear(value_[n]);
+        if (slot >= 0) ValueSpread::load(value_[n], values_.at(step.token + value_index(n), slot), g_);
+      }
     }
   }
 
-  // Writes those of the step's keys and values that are new, and this tile's, into the cache. token: of the first position.
-  IGF_DEVICE void append(const Launch& a, const Work& work, int slots, int token) {
+  // Writes those of the step's keys and values that are new, and this tile's, into the cache.
+  IGF_DEVICE void append(const Launch& a, const Work& work, const Step& step) {
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       const int key = g_ + 8 * n;
-      const int slot = shuffle(slots, key);
-      if (slot >= 0 && token + key >= 0 && appends(a, work, token + key)) {
+      const int slot = shuffle(step.slots, key);
+      if (slot >= 0 && step.token + key >= 0 && appends(a, work, step.token + key)) {
         KeySpread::store(keys_.slot(slot), key_[n], t_);
       }
     }
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
       const int value = value_index(n);
-      const int slot = shuffle(slots, value);
-      if (slot >= 0 && token + value >= 0 && appends(a, work, token + value)) {
+      const int slot = shuffle(step.slots, value);
+      if (slot >= 0 && step.token + value >= 0 && appends(a, work, step.token + value)) {
         ValueSpread::store(values_.slot(slot), value_[n], g_);
       }
     }
@@ -301,23 +313,22 @@ IGF_KERNEL(kThreads, kMmaBlocks<kWidth>) attention_decode_mma(Launch a) {
   if (work.split >= share.active) return;
   if (!share.valid) return give_nan<T>(a, work);
 
-  Slots<kMmaStep> walk(a, work, share);
-  int slots = walk.next();
-  int token = share.begin + thread_x() / kWarp * kMmaStep - share.cached;  // of the step's first position
-  warp.load_keys(slots, token);
-  warp.load_values(slots, token);
-  for (; token < share.end - share.cached; token += kWarps * kMmaStep) {
-    const int next = walk.next();
-    if (token + kMmaStep > 0) warp.append(a, work, slots, token);
+  Steps<kMmaStep> steps(a, work, share);
+  Step step = steps.next();
+  warp.load_keys(step);
+  warp.load_values(step);
+  while (steps.has(step)) {
+    const Step next = steps.next();
+    if (step.token + kMmaStep > 0) warp.append(a, work, step);
     warp.score();
-    warp.load_keys(next, token + kWarps * kMmaStep);
-    warp.soften(a, work, token, !all_see<kMmaStep>(a, work, share, token + share.cached));
+    warp.load_keys(next);
+    warp.soften(a, work, step.token, !all_see<kMmaStep>(a, work, step.token));
     warp.gather();
-    warp.load_values(next, token + kWarps * kMmaStep);
-    slots = next;
+    warp.load_values(next);
+    step = next;
   }
   const WarpSums left{sums, tops, totals};
-  warp.leave(work, left, walk.lost());
+  warp.leave(work, left, steps.lost());
   finish<T, kMmaTile, Exchanged>(a, work, share.active, kWidth, left);
 }
 

@@ -102,11 +102,10 @@ IGF_DEVICE Share share_of(const Launch& a, const Work& work IGF_SITE_PARAMETER) 
 IGF_DEVICE bool sees(int own, int position, int window) {
   return position <= own && (window == 0 || position > own - window);
 }
-// Whether every token of the tile sees all of the step's positions [at, at + kStep).
+// Whether every token of the tile sees all of a step. token: its first position less those cached, as tokens are counted.
 template <int kStep>
-IGF_DEVICE bool all_see(const Launch& a, const Work& work, const Share& share, int at) {
-  return at + kStep - 1 <= share.cached + work.first_token &&
-         (a.window == 0 || at > share.cached + work.last_token - a.window);
+IGF_DEVICE bool all_see(const Launch& a, const Work& work, int token) {
+  return token + kStep - 1 <= work.first_token && (a.window == 0 || token > work.last_token - a.window);
 }
 
 // Whether this tile's blocks append a new token: those with the first of its queries.
@@ -115,30 +114,41 @@ IGF_DEVICE bool appends(const Launch& a, const Work& work, int token) {
   return query >= 0 && query < work.queries;
 }
 
-// The slots of the steps of a warp, step after step, the next step's page under way meanwhile. Lane l has that of
-// position l % kStep of the step: -1 beyond the share, and where the page is not in the cache, which is remembered.
+// A step of a warp.
+struct Step {
+  int token;   // the first position less those cached: negative for an old one
+  int slots;   // lane l has the slot of position l % kStep: -1 beyond the share, and where the page is not in the cache
+  bool plain;  // every position is cached, and its page there: true in all lanes or none
+};
+
+// The steps of a warp, one after the other, the next one's page under way meanwhile.
 template <int kStep>
-class Slots {
+class Steps {
  public:
-  IGF_DEVICE Slots(const Launch& a, const Work& work, const Share& share IGF_SITE_PARAMETER)
+  IGF_DEVICE Steps(const Launch& a, const Work& work, const Share& share IGF_SITE_PARAMETER)
       : table_(a.call.block_table + work.row * a.call.shape.table_width),
         page_(static_cast<int>(a.call.shape.page)),
         pages_(static_cast<int>(a.call.shape.pages)),
         shift_(a.page_shift),
+        cached_(share.cached),
         end_(share.end),
         position_(share.begin + thread_x() / kWarp * kStep + lane_index() % kStep) {
     look_up(IGF_ONLY_SITE);
   }
 
-  IGF_DEVICE int next(IGF_ONLY_SITE_PARAMETER) {
+  IGF_DEVICE Step next(IGF_ONLY_SITE_PARAMETER) {
     const int position = position_, entry = entry_;
     position_ += kWarps * kStep;
     look_up(IGF_ONLY_SITE);
-    if (position >= end_) return -1;
-    const bool inside = entry >= 0 && entry < pages_;
-    lost_ |= !inside;
-    return inside ? entry * page_ + position - page_of(position) * page_ : -1;
+    const bool present = position < end_, inside = entry >= 0 && entry < pages_;
+    lost_ |= present && !inside;
+    const int slot = present && inside ? entry * page_ + position - page_of(position) * page_ : -1;
+    const int token = position - lane_index() % kStep - cached_;
+    return {token, slot, all_lanes(slot >= 0, kAllLanes IGF_SITE) && token + kStep <= 0};
   }
+
+  // Whether a step begins within the share.
+  IGF_DEVICE bool has(const Step& step) const { return step.token < end_ - cached_; }
 
   // Whether any lane came to a page that is not in the cache.
   IGF_DEVICE bool lost(IGF_ONLY_SITE_PARAMETER) const { return any_lane(lost_, kAllLanes IGF_SITE); }
@@ -150,7 +160,7 @@ class Slots {
   }
 
   const int32_t* table_;
-  int page_, pages_, shift_, end_;
+  int page_, pages_, shift_, cached_, end_;
   int position_, entry_ = -1;
   bool lost_ = false;
 };

@@ -6,7 +6,7 @@ import torch
 
 from instructgpt_fast.config import nearest
 from instructgpt_fast.errors import BackendError
-from instructgpt_fast.ops._library import REPLACEABLE, operators_on
+from instructgpt_fast.ops._library import operators_on
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -21,14 +21,13 @@ def torch_dtype(name: str) -> torch.dtype:
 def choose_device(name: str) -> tuple[torch.device, str]:
     """The device that `name` means and the reason, for one line of output.
 
-    "auto" is the GPU where there is one and every operator runs on it, else the CPU. An operator runs there by a kernel
-    of this build; attention also by torch's own, and then the reason says so.
+    "auto" is the GPU where there is one and this build has a kernel of every operator for it, else the CPU.
     Raises BackendError for a device that is not known, not there, or not served by every operator.
     """
     if name == "auto":
         obstacle = _why_no_cuda()
         if obstacle is None:
-            return torch.device("cuda"), f"auto: a GPU is there and {_kernels_on_cuda()}"
+            return torch.device("cuda"), "auto: a GPU is there and every operator has a kernel for it"
         return torch.device("cpu"), f"auto: {obstacle}"
     try:
         device = torch.device(name)
@@ -47,23 +46,13 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         raise BackendError(f"device: {name!r} must be below cuda:{count}, got {count} GPU(s); choose another.")
-    return device, f"asked for; {_kernels_on_cuda()}"
-
-
-def _kernels_on_cuda() -> str:
-    replaced = sorted((operators_on("cpu") & REPLACEABLE) - operators_on("cuda"))
-    if not replaced:
-        return "every operator has a kernel for it"
-    return (
-        f"every operator runs on it, but for {', '.join(replaced)} this build has no kernel: "
-        "torch's scaled_dot_product_attention is used"
-    )
+    return device, "asked for; every operator has a kernel for it"
 
 
 def _why_no_cuda() -> str | None:
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} sees no GPU"
-    missing = sorted(operators_on("cpu") - operators_on("cuda") - REPLACEABLE)
+    missing = sorted(operators_on("cpu") - operators_on("cuda"))
     if missing:
         return f"{len(missing)} operators have no CUDA kernel in this build, among them {missing[0]}"
     return None

@@ -102,15 +102,10 @@ def _operators() -> list[Finding]:
         return [Finding("CPU operators", "none", str(error), wrong=True)]
     cuda = sorted(library.CUDA_OPERATORS)
     why_not = "" if cuda else "CUDA is not in the build: set INSTRUCTGPT_FAST_CUDA=ON and build again to have it"
-    findings = [
+    return [
         Finding("CPU operators", str(len(cpu)), "libigf_cpu.so is loaded"),
         Finding("CUDA operators", ", ".join(cuda) or "none", why_not or "libigf_cuda.so is loaded"),
     ]
-    replaced = sorted(op for op in library.REPLACEABLE if library.by_torch(op, "cuda"))
-    if cuda and replaced:
-        why = f"this build has no kernel for {', '.join(replaced)}: the same results to rounding"
-        findings.append(Finding("attention on GPUs", "torch's scaled_dot_product_attention", why))
-    return findings
 
 
 def _host() -> list[Finding]:

@@ -37,15 +37,6 @@ def test_a_good_installation() -> None:
     assert igf.doctor is doctor_module
 
 
-def test_attention_by_torch_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_library, "CUDA_OPERATORS", frozenset({"layer_norm", "attention_decode"}))
-    finding = report()[0]["attention on GPUs"]
-    assert finding.found == "torch's scaled_dot_product_attention"
-    assert "no kernel for attention, attention_backward:" in finding.why
-    monkeypatch.setattr(_library, "CUDA_OPERATORS", _library.operators_on("cpu"))
-    assert "attention on GPUs" not in report()[0]
-
-
 def test_as_a_program() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "instructgpt_fast.doctor"], cwd=ROOT, capture_output=True, text=True, check=False

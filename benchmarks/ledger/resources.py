@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,9 +40,12 @@ INSTRUCTION = re.compile(r"^ +/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\w+ +)?([A-Z][\w.]+)"
 Resources = dict[str, dict[str, dict[str, int]]]
 
 
-def sources() -> dict[str, Path]:
-    """Op -> its CUDA source."""
-    return {path.parent.name: path for path in sorted(ROOT.glob("csrc/ops/*/*_cuda.cu"))}
+def sources() -> dict[str, list[Path]]:
+    """Op -> its CUDA sources."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(ROOT.glob("csrc/ops/*/*_cuda.cu")):
+        found.setdefault(path.parent.name, []).append(path)
+    return found
 
 
 def nvcc_version() -> str:
@@ -155,6 +159,15 @@ def readable(mangled: list[str]) -> list[str]:
     return names
 
 
+def merged(parts: Iterable[Resources]) -> Resources:
+    """The kernels of several sources; one that a header gives to two of them must take the same in both."""
+    found: Resources = {}
+    for name, used in (item for part in parts for item in part.items()):
+        if found.setdefault(name, used) != used:
+            sys.exit(f"two kernels are called {name}")
+    return dict(sorted(found.items()))
+
+
 def written(found: Resources) -> str:
     """A ledger as JSON with a line a kernel, so that a change reads well: a number where all architectures agree."""
     lines = []
@@ -200,13 +213,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="compare with the files instead of writing them")
     parser.add_argument("ops", nargs="*", help="ops to write or compare; all by default")
     options = parser.parse_args(arguments)
-    wanted = {op: source for op, source in sources().items() if not options.ops or op in options.ops}
+    wanted = {op: paths for op, paths in sources().items() if not options.ops or op in options.ops}
     unknown = set(options.ops) - wanted.keys()
     if unknown:
         sys.exit(f"no CUDA source for {', '.join(sorted(unknown))}")
     jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
     with ThreadPoolExecutor(jobs) as pool:
-        results = dict(zip(wanted, pool.map(compiled, wanted.values()), strict=True))
+        parts = {path: pool.submit(compiled, path) for paths in wanted.values() for path in paths}
+    results = {op: merged(parts[path].result() for path in paths) for op, paths in wanted.items()}
     lines = []
     for op, found in results.items():
         path = LEDGER / f"{op}.json"

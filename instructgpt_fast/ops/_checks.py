@@ -65,8 +65,6 @@ def check_served(op: str, **tensors: Tensor | None) -> None:
     kind = first.device.type
     if kind == "cpu" or kind == "meta" or (kind == "cuda" and op in _library.CUDA_OPERATORS):
         return
-    if _library.by_torch(op, kind):
-        return
     if kind == "cuda":
         raise BackendError(
             f"{op}: has no CUDA kernel in this build, got {first_name} on {first.device}; move the tensors to the CPU "

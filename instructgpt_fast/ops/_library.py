@@ -66,11 +66,3 @@ load_all()
 
 # Looked up on every call with a CUDA tensor, and while torch.compile traces: so a plain set, made once.
 CUDA_OPERATORS = operators_on("cuda")
-
-# What torch's own attention can stand in for where this build has no CUDA kernel: ops/_attention_by_torch.py.
-REPLACEABLE = frozenset({"attention", "attention_backward"})
-
-
-def by_torch(op: str, device_type: str) -> bool:
-    """Tells whether torch's own operations stand in for `op` on tensors of this device."""
-    return device_type == "cuda" and op in REPLACEABLE and op not in CUDA_OPERATORS

@@ -1,7 +1,9 @@
 """Scaled dot-product attention over dense or packed batches: causal, banded, with fewer key heads, with dropout.
 
-Not covered: arbitrary masks and biases; second derivatives. A NaN in a key or value stays within its sequence, but
-there it may reach queries that do not see that key.
+On a GPU bfloat16 and float16 with D of 64, 80, 96 or 128 run on tensor cores: by the kernels for sm_90 there (but for
+dropout), by those for sm_80 elsewhere; float32 and every other D up to 256 run on CUDA cores.
+Not covered: arbitrary masks and biases; second derivatives; on a GPU, D above 256. A NaN in a key or value stays within
+its sequence, but there it may reach queries that do not see that key.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from instructgpt_fast.ops import _checks, _library
-from instructgpt_fast.ops._attention_by_torch import attention_by_torch, say_once
 from instructgpt_fast.ops._attention_masks import dropout_mask, visible_keys
+
+WIDEST_ON_CUDA = 256
 
 _forward = torch.ops.instructgpt_fast.attention
 _backward = torch.ops.instructgpt_fast.attention_backward
@@ -35,8 +38,7 @@ def attention(
 ) -> Tensor:
     """Attends: out[i] = sum over visible j of softmax_j(scale * q[i] . k[j]) v[j], heads apart, sequences apart.
 
-    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the band after Child et al. 2019, arXiv:1904.10509. On a GPU for which
-    this build has no kernel, torch's own attention does the work, said once by a warning.
+    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the band after Child et al. 2019, arXiv:1904.10509.
 
     Args:
         q: dense [B, Tq, H, D], or packed [N, H, D] with cu_seqlens; float32, bfloat16 or float16.
@@ -44,11 +46,14 @@ def attention(
         v: as k.
         causal: query i, standing at position i + Tk - Tq, sees no key beyond its position.
         window: with causal, only the last `window` keys up to and with its own position (tokens); None for all.
-        cu_seqlens: int32 [S + 1], where the packed sequences begin, and N; a sequence may be empty.
+        cu_seqlens: int32 [S + 1], where the packed sequences begin, and N; a sequence may be empty. The CPU refuses
+            others. A GPU reads them on its own, so that nothing waits for it: bounds outside of [0, N], or that
+            decrease, are cut to what there is, and rows that belong to no sequence are left unwritten.
         dropout_p: share of the softmax that is dropped, in [0, 1); the rest is divided by 1 - dropout_p.
         dropout_seed: int or int64 tensor [1]; None draws one from torch's default generator. Which elements are dropped
             depends on the seed and their place alone, and is drawn again in the backward pass.
-        deterministic: asks for equal bits on repeat from kernels that have a faster order; the CPU always gives them.
+        deterministic: asks for equal bits on repeat from kernels that have a faster order, as
+            torch.use_deterministic_algorithms does: the gradient of q on tensor cores. All else always gives them.
         scale: of the scores; None for 1 / sqrt(D).
 
     Returns:
@@ -56,15 +61,13 @@ def attention(
 
     Raises:
         TypeError: for a dtype that is not served. ValueError: for shapes or options that do not fit.
-        RuntimeError: for a cu_seqlens that decreases or does not span the rows. BackendError: for a device without a
-        kernel.
+        RuntimeError: on the CPU for a cu_seqlens that decreases or does not span the rows. BackendError: for a device
+        without a kernel.
     """
     _check(q, k, v, causal, window, cu_seqlens, dropout_p, dropout_seed, scale)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     seed = _seed(dropout_seed, q.device) if dropout_p > 0 else None
-    if _library.by_torch("attention", q.device.type):
-        say_once("attention")
-        return attention_by_torch(q, k, v, cu_seqlens, causal, window, dropout_p, seed, scale)
+    deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return _Attention.apply(q, k, v, cu_seqlens, causal, window, dropout_p, seed, scale, deterministic)
     return _forward(q, k, v, cu_seqlens, causal, window, dropout_p, seed, scale)[0]
@@ -151,6 +154,8 @@ def _check(
             f"attention: q's heads must be a multiple of k's and D at least 1, "
             f"got {heads} and {kv_heads} heads, D {width}"
         )
+    if q.is_cuda and width > WIDEST_ON_CUDA:
+        raise ValueError(f"attention: D must be at most {WIDEST_ON_CUDA} on a GPU, got {width}; the CPU serves any")
     if window is not None and (not causal or window < 1):
         raise ValueError(
             f"attention: window must be at least 1 and needs causal=True, got {window} with causal={causal}"

@@ -51,6 +51,14 @@ def test_reading_ptxas() -> None:
     assert resources.parsed(REPORT) == {"copy": {"80": COPY}, "scale": {"80": SCALE}}
 
 
+def test_an_op_may_have_several_sources() -> None:
+    assert len(resources.sources()["attention"]) > 1
+    assert resources.merged([{"scale": {"80": SCALE}}, {"copy": {"80": COPY}, "scale": {"80": SCALE}}]) == {
+        "copy": {"80": COPY}, "scale": {"80": SCALE}}
+    with pytest.raises(SystemExit, match="two kernels are called scale"):
+        resources.merged([{"scale": {"80": SCALE}}, {"scale": {"80": COPY}}])
+
+
 def test_differences_are_found() -> None:
     expected = {"copy": {"80": COPY}, "scale": {"80": SCALE}}
     assert resources.differences(expected, expected, {"80"}) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -66,14 +67,19 @@ ONLY_90A = {
 ON_90A = SINCE_80 | SINCE_90 | ONLY_90A
 
 
-@pytest.mark.parametrize("arch, expected", [("80", SINCE_80), ("90a", ON_90A)], ids=["sm_80", "sm_90a"])
-def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) -> None:
+def built_library(arch: str) -> Path:
+    """The library of this build, where it has code for this architecture and there is a tool that reads it."""
     cuda = build_info()["cuda"]
     if arch not in {built.removesuffix("+PTX") for built in cuda["archs"]}:
         pytest.skip(f"sm_{arch} is not in this build")
     if resources.cuobjdump() is None or shutil.which("c++filt") is None:
         pytest.skip("cuobjdump (of the wheel nvidia-cuda-cuobjdump) or c++filt is not installed")
-    library = _library.LIBRARY_DIR / "libigf_cuda.so"
+    return _library.LIBRARY_DIR / "libigf_cuda.so"
+
+
+@pytest.mark.parametrize("arch, expected", [("80", SINCE_80), ("90a", ON_90A)], ids=["sm_80", "sm_90a"])
+def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) -> None:
+    library = built_library(arch)
     found: dict[str, set[str]] = {}
     stems = ("matrices_cuda", "copies_cuda", "order_cuda", "numbers_cuda", "async_cuda", "wgmma_cuda")
     for source in stems:
@@ -81,6 +87,28 @@ def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) 
     for kernel, instructions in expected.items():
         lacking = instructions - found[f"microkernels::{kernel}"]
         assert not lacking, f"{kernel} has no {lacking}, but {sorted(found[f'microkernels::{kernel}'])}"
+
+
+# Source of attention -> architecture, and what the instructions of each of its kernels must begin with.
+ATTENTION = {
+    "attention_mma_forward_cuda": ("80", {"HMMA", "LDSM", "LDGSTS"}),
+    "attention_mma_backward_cuda": ("80", {"HMMA", "LDSM", "LDGSTS"}),
+    "attention_hopper_forward_cuda": ("90a", {"HGMMA", "UTMALDG", "USETMAXREG"}),
+    "attention_hopper_backward_cuda": ("90a", {"HGMMA", "UTMALDG", "USETMAXREG"}),
+}
+
+
+@pytest.mark.parametrize("stem", ATTENTION)
+def test_attention_is_computed_by_the_tensor_cores(stem: str) -> None:
+    """Copies, products and the exchange of registers are there, and nothing in local memory."""
+    arch, instructions = ATTENTION[stem]
+    found = resources.opcodes(built_library(arch), arch, stem)
+    kernels = {name: words for name, words in found.items() if "_prepare" not in name and "_finish" not in name}
+    assert kernels
+    for kernel, words in kernels.items():
+        lacking = {start for start in instructions if not any(word.startswith(start) for word in words)}
+        assert not lacking, f"{kernel} has no {lacking}, but {sorted(words)}"
+        assert not [word for word in words if word.startswith(("LDL", "STL"))], f"{kernel} uses local memory"
 
 
 def test_reading_instructions() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from instructgpt_fast.errors import BackendError
-from instructgpt_fast.ops import _library
 from python_tests.ops.suite import Case, Inputs, New, OpSuite, Results, _map_tensors, _RecordRawOps, require_same_bits
 
 OPS = Path(__file__).resolve().parents[1] / "ops"
@@ -34,8 +33,7 @@ def failures(suite: type[OpSuite], dtype: torch.dtype, device: str) -> list[str]
     Right by the suite's comparer, beside plain PyTorch here or there, with dense and with strided inputs; equal bits
     when repeated.
     """
-    stands_in = _library.by_torch(suite.name, device)
-    judge, wrong = (_judge_of_torch(suite) if stands_in else suite)(), []
+    judge, wrong = suite(), []
     for case in suite.cases:
         inputs = case.inputs(New(dtype))
         oracle, yardstick = judge.references(inputs, case)
@@ -43,8 +41,8 @@ def failures(suite: type[OpSuite], dtype: torch.dtype, device: str) -> list[str]
         try:
             first = _results(judge, inputs, case, device)
             judge.judge_results(first, *references, case, dtype)
-            if not stands_in:  # torch promises no equal bits
-                require_same_bits(first, _results(judge, inputs, case, device))
+            require_same_bits(judge.with_fixed_bits(first, case, dtype),
+                              judge.with_fixed_bits(_results(judge, inputs, case, device), case, dtype))
             judge.judge_results(_results(judge, inputs, case, device, strided=True), *references, case, dtype)
         except BackendError:
             raise
@@ -72,19 +70,8 @@ def _worse(here: Results, there: Results, oracle: Results) -> Results:
             for what in here}
 
 
-def _judge_of_torch(suite: type[OpSuite]) -> type[OpSuite]:
-    """The suite for torch's own operations on a GPU, which may add in any order and round in between."""
-    looser = {"rms_factor": 4.0, "max_factor": 4.0, "ulps": 4.0, "why_looser": "torch's kernels, not ours, on a GPU"}
-    return type(suite.__name__, (suite,), {"looser": lambda *_: looser, "__test__": False})
-
-
 def check_raw_ops(suite: type[OpSuite], device: str) -> int:
-    """torch.library.opcheck of the raw ops that the suite's first case calls; returns how many were checked.
-
-    Raises BackendError where torch's own operations stand in for the op.
-    """
-    if _library.by_torch(suite.name, device):
-        raise BackendError(f"{suite.name}: this build has no {device} kernel, torch's own operations stand in")
+    """torch.library.opcheck of the raw ops that the suite's first case calls; returns how many were checked."""
     case, dtype = suite.cases[0], suite.dtypes[0]
     with _RecordRawOps(suite.namespace) as record:
         _results(suite(), case.inputs(New(dtype)), case, device)

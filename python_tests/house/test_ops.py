@@ -15,8 +15,6 @@ OPS = (
     "attention", "attention_decode", "layer_norm", "bias_gelu", "embedding", "linear_cross_entropy", "token_logprobs",
     "adamw", "grad_norm", "gae", "masked_whiten", "ppo_loss", "ranking_loss", "sample_token",
 )
-# Their CUDA kernels are still to be written; everything else has one, and the emulator runs it.
-WITHOUT_KERNELS = ("attention",)
 RAW_DEVICE_WORDS = re.compile(
     r"\basm\b|__(shared|global|device|launch_bounds)__|<<<|\b(thread|block|grid)(Idx|Dim)\b"
     r"|__(sync|shfl|ballot|threadfence)|#include <cuda")
@@ -41,8 +39,6 @@ def test_an_op_has_its_oracle(op: str) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_an_op_has_its_kernels_and_their_tests(op: str) -> None:
     """An op may have several kernels, each with a test: <op>_<kernel>_cuda.cu and test_<op>_<kernel>.py."""
-    if op in WITHOUT_KERNELS:
-        return
     folder = f"csrc/ops/{op}/{op}"
     for where in (f"{folder}*_cuda.cu", f"{folder}_cuda_op.cpp", f"python_tests/kernels/test_{op}*.py"):
         assert list(ROOT.glob(where)), f"{op} lacks {where}"

@@ -48,9 +48,11 @@ def run_all() -> int:
                     suite().require_kernels()
                 except pytest.skip.Exception:
                     break
-                with simt.executing():
-                    suite().evaluate(suite().op, case.inputs(New(dtype)), case)
-                count += 1
+                for architecture in suite.architectures:
+                    if architecture == suite.architectures[0] or suite().runs_on(architecture, case, dtype):
+                        with simt.executing(architecture=architecture):
+                            suite().evaluate(suite().op, case.inputs(New(dtype)), case)
+                        count += 1
     return count
 
 

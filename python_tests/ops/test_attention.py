@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from instructgpt_fast import simt
 from instructgpt_fast.ops._attention_masks import dropout_mask, visible_keys
 from instructgpt_fast.ops.attention import attention, attention_oracle
 from python_tests.accuracy import same_bits
-from python_tests.ops.suite import BadCall, Case, New, OpSuite, Sabotage
+from python_tests.ops.suite import BadCall, Case, New, OpSuite, Results, Sabotage, require_same_bits
 
 Inputs = dict[str, Any]
 
@@ -43,7 +45,7 @@ def fused(new: New) -> Inputs:
 
 def plain(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True, window: int | None = None,
           cu_seqlens: Tensor | None = None, dropout_p: float = 0.0, dropout_seed: int | None = None,
-          scale: float | None = None) -> Tensor:
+          scale: float | None = None, deterministic: bool = False) -> Tensor:
     """Plain PyTorch in the op's dtype: its SDPA with a mask, sequence by sequence; with dropout, a softmax in f32."""
     if cu_seqlens is None:
         return torch.stack([
@@ -77,6 +79,11 @@ def one_sequence(q: Tensor, k: Tensor, v: Tensor, first_row: int, causal: bool, 
     return out.transpose(0, 1) * seen
 
 
+def on_tensor_cores(case: Case, dtype: torch.dtype) -> bool:
+    """Whether the kernels of tensor cores serve a call on a GPU."""
+    return dtype != torch.float32 and case.inputs(New(dtype))["q"].shape[-1] in (64, 80, 96, 128)
+
+
 def roll_keys(inputs: Inputs) -> Inputs:
     return {**inputs, "k": inputs["k"].roll(1, -3)}
 
@@ -99,8 +106,17 @@ class TestAttention(OpSuite):
     oracle = staticmethod(attention_oracle)
     yardstick = staticmethod(plain)
     differentiable = ("q", "k", "v")
+    architectures = (80, 90)
+    bits_may_differ: ClassVar[Mapping[str, str]] = {
+        "grad q": "blocks add to its sums as they come; deterministic=True fixes the order",
+    }
     cases = (
         Case("dense, width 64", dense(2, 37, 37, 2, 2, 64)),
+        Case("three tiles of keys, in a fixed order", dense(1, 40, 270, 2, 1, 64), {"deterministic": True},
+             compiled=False),
+        Case("packed, width 64, window below a tile", packed((70, 0, 1, 65), 2, 1, 64), {"window": 5}, compiled=False),
+        Case("packed, width 128, in a fixed order", packed((3, 130, 0), 1, 1, 128), {"deterministic": True},
+             compiled=False),
         Case("width 80, two tiles", dense(1, 45, 45, 2, 2, 80)),
         Case("width 96", dense(1, 20, 20, 1, 1, 96), compiled=False),
         Case("width 128", dense(1, 33, 33, 1, 1, 128), compiled=False),
@@ -118,7 +134,7 @@ class TestAttention(OpSuite):
         Case("packed, fewer key heads, window", packed((17, 3, 130), 4, 2, 16), {"window": 9}),
         Case("packed, all empty", packed((0, 0), 2, 2, 16), compiled=False),
         Case("fused projection", fused),
-        Case("another scale", dense(1, 25, 25, 2, 2, 16), {"scale": 0.9}, compiled=False),
+        Case("another scale", dense(4, 25, 25, 2, 2, 16), {"scale": 0.9}, compiled=False),
         Case("dropout", dense(2, 70, 70, 2, 1, 16), {"dropout_p": 0.3, "dropout_seed": 7}),
         Case("dropout, packed, window", packed((90, 0, 150), 2, 2, 16),
              {"dropout_p": 0.5, "dropout_seed": -3, "window": 70}, compiled=False),
@@ -152,12 +168,62 @@ class TestAttention(OpSuite):
                 ValueError, r"dropout_seed must have shape \(1,\)"),
     )
 
+    def runs_on(self, architecture: int, case: Case, dtype: torch.dtype) -> bool:
+        """wgmma serves what tensor cores serve but dropout; all else is served everywhere alike."""
+        return on_tensor_cores(case, dtype) and not case.options.get("dropout_p")
+
+    def with_fixed_bits(self, results: Results, case: Case, dtype: torch.dtype) -> Results:
+        """On CUDA cores the order is always fixed."""
+        return super().with_fixed_bits(results, case, dtype) if on_tensor_cores(case, dtype) else results
+
     def looser(self, what: str, case: Case, dtype: torch.dtype) -> dict[str, Any]:
         """PyTorch's SDPA recomputes its softmax from lse as the op does; the yardstick written for dropout keeps it."""
         if not case.options.get("dropout_p") or what == "output 0":
             return {}
         return {"rms_factor": 1.75, "max_factor": 3.0,
                 "why_looser": "the softmax is recomputed from lse, whose own rounding the yardstick does not have"}
+
+
+needs_the_emulator = pytest.mark.skipif(
+    not simt.available(), reason="the emulator was not built (INSTRUCTGPT_FAST_SIMT=ON)")
+
+
+@needs_the_emulator
+@pytest.mark.parametrize("architecture", TestAttention.architectures)
+def test_the_fixed_order_gives_equal_bits_under_twenty_schedules(architecture: int) -> None:
+    case = Case("three tiles of keys", dense(1, 16, 264, 1, 1, 64), {"deterministic": True, "causal": False})
+    suite, inputs = TestAttention(), case.inputs(New(torch.bfloat16))
+    schedules: list[dict[str, Any]] = [{"schedule": "forward"}, {"schedule": "reverse"}]
+    schedules += [{"schedule": "random", "copies": "random", "seed": seed} for seed in range(18)]
+    first, *others = (
+        suite.evaluate_emulated(inputs, case, architecture=architecture, **schedule) for schedule in schedules
+    )
+    for other in others:
+        require_same_bits(first, other)
+
+
+def test_torchs_own_switch_asks_for_the_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("instructgpt_fast.ops.attention")
+    asked, raw = [], module._backward
+
+    def recorded(*given: Any) -> Any:
+        asked.append(given[-1])
+        return raw(*given)
+
+    monkeypatch.setattr(module, "_backward", recorded)
+    x = torch.randn(1, 4, 1, 8, requires_grad=True)
+    for switch in (False, True):
+        torch.use_deterministic_algorithms(switch)
+        attention(x, x, x).sum().backward()
+    torch.use_deterministic_algorithms(False)
+    assert asked == [False, True]
+
+
+@needs_the_emulator
+def test_widths_that_a_gpu_does_not_serve_are_refused() -> None:
+    x = torch.randn(1, 4, 1, 257)
+    with simt.executing(), pytest.raises(RuntimeError, match="heads of up to 256 elements on a GPU, got 257"):
+        attention(x, x, x)
 
 
 @pytest.mark.parametrize("bounds, message", [

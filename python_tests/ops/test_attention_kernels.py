@@ -76,6 +76,16 @@ def test_long_sequences(case: Case, architecture: int) -> None:
     judge(case, torch.bfloat16, architecture)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [Case("length 2048", dense(1, 2048, 2048, 1, 1, 64))], ids=name_of)
+def test_a_long_sequence_in_float32(case: Case) -> None:
+    """Sums over two thousand rows on CUDA cores, beside plain PyTorch's."""
+    suite = test_attention.TestAttention()
+    suite.require_kernels()
+    inputs = case.inputs(New(torch.float32))
+    suite.judge_results(suite.evaluate_emulated(inputs, case), *suite.references(inputs, case), case, torch.float32)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("bounds", [(0, 300), (10, 12), (2, 40, 41), (-7, 30, 99)])
 def test_bounds_that_do_not_span_the_rows(bounds: tuple[int, ...], architecture: int) -> None:

@@ -9,18 +9,6 @@
 
 namespace igf {
 
-// Linked when they are there: a path that is not yet leaves its calls to the next.
-#define IGF_WEAK __attribute__((weak))
-IGF_WEAK void attention_mma_forward(const AttentionForwardCall& call, const DeviceContext& context);
-IGF_WEAK void attention_mma_backward(const AttentionBackwardCall& call, const DeviceContext& context);
-IGF_WEAK void attention_hopper_forward(const AttentionForwardCall& call, const DeviceContext& context);
-IGF_WEAK void attention_hopper_backward(const AttentionBackwardCall& call, const DeviceContext& context);
-IGF_WEAK void attention_general_forward(const AttentionForwardCall& call, const DeviceContext& context);
-IGF_WEAK void attention_general_backward(const AttentionBackwardCall& call, const DeviceContext& context);
-IGF_WEAK int64_t attention_mma_workspace(const AttentionBackwardCall& call, const DeviceContext& context);
-IGF_WEAK int64_t attention_hopper_workspace(const AttentionBackwardCall& call, const DeviceContext& context);
-IGF_WEAK int64_t attention_general_workspace(const AttentionBackwardCall& call, const DeviceContext& context);
-
 namespace {
 
 using namespace attention;
@@ -40,19 +28,6 @@ bool has_tensor_core_kernels(Element element, int64_t width) {
 Path path_of(const AttentionShape& shape, const AttentionBatch& batch, Element element, const DeviceContext& context) {
   if (!has_tensor_core_kernels(element, shape.width) || batch.k_rows == 0) return Path::kGeneral;
   return context.architecture == 90 && shape.dropout_p == 0.0f ? Path::kHopper : Path::kMma;
-}
-
-Path forward_path(Path path) {
-  if (path == Path::kHopper && attention_hopper_forward == nullptr) path = Path::kMma;
-  if (path == Path::kMma && attention_mma_forward == nullptr) path = Path::kGeneral;
-  IGF_CHECK(path != Path::kGeneral || attention_general_forward != nullptr, kOp, ": no kernel in this build");
-  return path;
-}
-Path backward_path(Path path) {
-  if (path == Path::kHopper && attention_hopper_backward == nullptr) path = Path::kMma;
-  if (path == Path::kMma && attention_mma_backward == nullptr) path = Path::kGeneral;
-  IGF_CHECK(path != Path::kGeneral || attention_general_backward != nullptr, kOp, ": no kernel in this build");
-  return path;
 }
 
 // Strides may be anything but 0 over several elements; tensor cores want rows and heads on 16 bytes.
@@ -125,7 +100,7 @@ std::tuple<Tensor, Tensor> attention_cuda_op(Tensor q, Tensor k, Tensor v, Optio
   call.out = write_view(out);
   call.lse = mutable_data<float>(lse);
   if (call.batch.q_rows == 0 || call.shape.heads == 0) return {out, lse};
-  switch (forward_path(path_of(call.shape, call.batch, call.element, context))) {
+  switch (path_of(call.shape, call.batch, call.element, context)) {
     case Path::kGeneral: attention_general_forward(call, context); break;
     case Path::kMma: attention_mma_forward(call, context); break;
     case Path::kHopper: attention_hopper_forward(call, context); break;
@@ -168,7 +143,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward_cuda_op(
   call.out = read_view(out), call.dout = read_view(dout);
   call.lse = data<float>(lse);
   call.dq = write_view(dq), call.dk = write_view(dk), call.dv = write_view(dv);
-  switch (backward_path(path_of(call.shape, call.batch, call.element, context))) {
+  switch (path_of(call.shape, call.batch, call.element, context)) {
     case Path::kGeneral:
       with_workspace(call, context, q, attention_general_workspace, attention_general_backward);
       break;

@@ -49,26 +49,22 @@ IGF_DEVICE float kept_factor(const Dropout& dropout, uint32_t kept, int bit) {
   return (kept >> bit & 1) != 0 ? dropout.factor : 0.0f;
 }
 
-// delta of the thread's rows, from the tile of dout and from out, and into the workspace.
-template <typename Tiles, typename T>
-IGF_DEVICE void find_delta(float (&delta)[Tiles::kRows], const AttentionBackwardCall& a, const float* dout, int64_t row,
-                           int head, int count) {
-  const int width = static_cast<int>(a.shape.width);
-#pragma unroll 1
-  for (int i = 0; i < Tiles::kRows; ++i) {
-    const int r = row_of_thread() + i * kRowThreads;  // [0, kOwn)
-    const T* const out = static_cast<const T*>(a.out.data) + (row + r) * a.out.row_stride + head * a.out.head_stride;
-    float sum = 0.0f;
-    for (int d = column_of_thread(); r < count && d < width; d += kColumnThreads) {
-      sum += to_float(load(out + d)) * dout[r * Tiles::kPitch + d];
-    }
-    sum = reduce_row(Add(), sum);
+// delta of the tile's rows into `deltas`, and into the workspace, from the tiles of dout and out. Added up in the order of
+// multiply(): where a query sees one key, its score's gradient is then 0 to the last bit.
+template <typename Tiles>
+IGF_DEVICE void find_delta(float* deltas, const AttentionBackwardCall& a, const float* dout, const float* out,
+                           int64_t row, int head, int count) {
+  const int r = thread_x();
+  if (r >= Tiles::kOwn) return;
+  float sum = 0.0f;
+  for (int d = 0; d < a.shape.width; d += 4) {  // beyond the width are zeros
+    const Quad x = load(reinterpret_cast<const Quad*>(dout + r * Tiles::kPitch + d));
+    const Quad y = load(reinterpret_cast<const Quad*>(out + r * Tiles::kPitch + d));
 #pragma unroll
-    for (int k = 0; k < Tiles::kRows; ++k) delta[k] = k == i ? sum : delta[k];
-    if (column_of_thread() == 0 && r < count) {
-      store(static_cast<float*>(a.workspace) + head * a.batch.q_rows + row + r, sum);
-    }
+    for (int e = 0; e < 4; ++e) sum = multiply_add(x.lanes[e], y.lanes[e], sum);
   }
+  deltas[r] = sum;
+  if (r < count) store(static_cast<float*>(a.workspace) + head * a.batch.q_rows + row + r, sum);
 }
 
 // dq's side. square: scores; dsquare: dout . value; on return the square is d(score) / scale.
@@ -89,7 +85,7 @@ IGF_DEVICE void differentiate_rows(float (&square)[Tiles::kRows][Tiles::kSquares
     for (int j = 0; j < Tiles::kSquares; ++j) {
       const int at_j = tile_j + column_of_thread() + j * kColumnThreads;
       const bool seen = whole || sight.sees(first_i + i * kRowThreads, at_j);
-      const float p = math::exp<math::Fused>(square[i][j] * scale - lse[i]);
+      const float p = math::exp<math::Fused>(multiply_add(square[i][j], scale, -lse[i]));
       const float factor = dropout.seed == nullptr ? 1.0f : kept_factor(dropout, kept, j);
       square[i][j] = seen ? p * (dsquare[i][j] * factor - delta[i]) : 0.0f;
     }
@@ -119,19 +115,18 @@ IGF_KERNEL(kThreads, Tiles::kBlocks) attention_general_backward_queries(Attentio
 
   load_tile<Tiles::kOwn, Tiles::kWidth>(queries, a.q, a.element, row, head, count, width);
   load_tile<Tiles::kOwn, Tiles::kWidth>(douts, a.dout, a.element, row, head, count, width);
-  block_barrier();  // dout is there, for delta
+  static_assert(Tiles::kOther >= Tiles::kOwn, "out stands where keys will");
+  load_tile<Tiles::kOwn, Tiles::kWidth>(keys, a.out, a.element, row, head, count, width);
+  block_barrier();  // dout and out are there
+  find_delta<Tiles>(memory.square, a, douts, keys, row, head, count);
+  block_barrier();  // every delta is there
   float lse[Tiles::kRows], delta[Tiles::kRows], dq[Tiles::kRows][Tiles::kColumns];
   set_zero(dq);
 #pragma unroll
   for (int i = 0; i < Tiles::kRows; ++i) {
     const int r = row_of_thread() + i * kRowThreads;  // [0, kOwn)
     lse[i] = r < count ? load(a.lse + head * a.batch.q_rows + row + r) : 0.0f;
-    delta[i] = 0.0f;
-  }
-  switch (a.element) {
-    case Element::kFloat: find_delta<Tiles, float>(delta, a, douts, row, head, count); break;
-    case Element::kBfloat16: find_delta<Tiles, bfloat16>(delta, a, douts, row, head, count); break;
-    case Element::kHalf: find_delta<Tiles, half>(delta, a, douts, row, head, count); break;
+    delta[i] = memory.square[r];
   }
   for (int j = begin; j < end; j += Tiles::kOther) {
     const int there = at.k_count - j;  // keys of the tile, or more
@@ -178,7 +173,7 @@ IGF_DEVICE void differentiate_columns(float (&square)[Tiles::kRows][Tiles::kSqua
     for (int r = 0; r < Tiles::kRows; ++r) {
       const int at_j = tile_j + row_of_thread() + r * kRowThreads;
       const bool seen = whole || sight.sees(first_i + c * kColumnThreads, at_j);
-      const float p = seen ? math::exp<math::Fused>(square[r][c] * scale - lse[c]) : 0.0f;
+      const float p = seen ? math::exp<math::Fused>(multiply_add(square[r][c], scale, -lse[c])) : 0.0f;
       const float factor = dropout.seed == nullptr ? 1.0f : kept_factor(dropout, kept[r % 2], r / 2);
       dsquare[r][c] = seen ? p * (dsquare[r][c] * factor - delta[c]) : 0.0f;
       square[r][c] = p * factor;

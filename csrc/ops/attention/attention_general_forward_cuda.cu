@@ -46,10 +46,10 @@ IGF_DEVICE void soften(float (&square)[Tiles::kRows][Tiles::kSquares], Rows<Tile
 #pragma unroll
     for (int j = 0; j < Tiles::kSquares; ++j) {
       const bool seen = whole || sight.sees(first_i + i * kRowThreads, first_j + j * kColumnThreads);
-      square[i][j] = seen ? square[i][j] * scale : -INFINITY;
+      square[i][j] = seen ? square[i][j] : -INFINITY;
       top = fmaxf(top, square[i][j]);
     }
-    top = fmaxf(rows.maximum[i], reduce_row(Max(), top));
+    top = fmaxf(rows.maximum[i], scale * reduce_row(Max(), top));
     const float base = top == -INFINITY ? 0.0f : top;  // as long as the row has seen no key, all are exp(-infinity)
     const float before = math::exp<math::Fused>(rows.maximum[i] - base);
     rows.maximum[i] = top;
@@ -58,7 +58,7 @@ IGF_DEVICE void soften(float (&square)[Tiles::kRows][Tiles::kSquares], Rows<Tile
     for (int c = 0; c < Tiles::kColumns; ++c) rows.out[i][c] *= before;
 #pragma unroll
     for (int j = 0; j < Tiles::kSquares; ++j) {
-      square[i][j] = math::exp<math::Fused>(square[i][j] - base);
+      square[i][j] = math::exp<math::Fused>(multiply_add(square[i][j], scale, -base));
       rows.sum[i] += square[i][j];
     }
   }

@@ -9,16 +9,17 @@
 //
 // How wide the tiles are: width up to    own x other   floats a thread reads from shared memory for one multiply-add
 //   forward                       64     64 x 64       0.38; 0.38
-//                                128     64 x 32       0.63; 0.25
-//                                256     32 x 16       1.25; 0.31
+//                                128     64 x 32       0.63; 0.38
+//                                256     32 x 16       1.25; 0.50
 //   backward                      64     64 x 64       0.38; 0.38
-//                                128     32 x 32       0.75; 0.38
-//                                256     16 x 16       1.50; 0.56       (square; sum over the square)
+//                                128     32 x 32       0.75; 0.50
+//                                256     16 x 16       1.50; 0.75       (square; sum over the square)
 // Four warps read 32 floats a cycle and multiply 128: below 0.25 the multiplications bound the time. Larger tiles do
 // not fit into the 99 KB that a block has on sm_86, sm_89 and sm_120.
 #pragma once
 
 #include "device/dtype.cuh"
+#include "device/math.h"
 #include "device/memory.cuh"
 #include "device/words.cuh"
 #include "ops/attention/attention_cuda.h"
@@ -47,6 +48,9 @@ struct Tiling {
 };
 
 using Quad = Vector<float, 4>;
+
+// a * b + c, rounded once; said outright, so that it is so in the emulator as on a GPU.
+IGF_DEVICE float multiply_add(float a, float b, float c) { return math::Fused::multiply_add(a, b, c); }
 
 IGF_DEVICE int row_of_thread() { return thread_x() / kColumnThreads; }     // [0, 8)
 IGF_DEVICE int column_of_thread() { return thread_x() % kColumnThreads; }  // [0, 16)
@@ -107,6 +111,15 @@ IGF_DEVICE void store_tile(const float* tile, const AttentionView<void>& view, E
   }
 }
 
+template <int kRows, int kColumns>
+IGF_DEVICE void set_zero(float (&values)[kRows][kColumns]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) values[i][c] = 0.0f;
+  }
+}
+
 // square[i][j] = own row . other row, over `width` elements.
 template <typename Tiling>
 IGF_DEVICE void multiply(float (&square)[Tiling::kRows][Tiling::kSquares], const float* own, const float* other,
@@ -132,7 +145,7 @@ IGF_DEVICE void multiply(float (&square)[Tiling::kRows][Tiling::kSquares], const
 #pragma unroll
       for (int j = 0; j < kSquares; ++j) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) square[i][j] += a.lanes[e] * b[j].lanes[e];
+        for (int e = 0; e < 4; ++e) square[i][j] = multiply_add(a.lanes[e], b[j].lanes[e], square[i][j]);
       }
     }
   }
@@ -157,32 +170,40 @@ IGF_DEVICE int column_group(int n) {
   return (n * kColumnThreads + column_of_thread()) * Tiling::kLanes;
 }
 
-// sums[i][:] += square[i][:] other: over all rows of the other tile.
+// sums[i][:] += square[i][:] other: over all rows of the other tile. A tile is summed up by itself before it is added, so
+// that the error of a long sequence grows with the tiles and not with the rows.
 template <typename Tiling>
 IGF_DEVICE void accumulate(float (&sums)[Tiling::kRows][Tiling::kColumns], const float* square,
                            const float* other IGF_SITE_PARAMETER) {
-  constexpr int kLanes = Tiling::kLanes;
+  constexpr int kRows = Tiling::kRows, kLanes = Tiling::kLanes;
   using Lanes = Vector<float, kLanes>;
   const float* const row = square + row_of_thread() * Tiling::kSquarePitch;
+#pragma unroll
+  for (int n = 0; n < Tiling::kColumns / kLanes; ++n) {
+    const float* const column = other + column_group<Tiling>(n);
+    float parts[kRows][kLanes];
+    set_zero(parts);
 #pragma unroll 1
-  for (int j = 0; j < Tiling::kOther; j += 4) {
-    Quad a[Tiling::kRows];
+    for (int j = 0; j < Tiling::kOther; j += 4) {
+      Quad a[kRows];
 #pragma unroll
-    for (int i = 0; i < Tiling::kRows; ++i) {
-      a[i] = load(reinterpret_cast<const Quad*>(row + i * kRowThreads * Tiling::kSquarePitch + j) IGF_SITE);
-    }
+      for (int i = 0; i < kRows; ++i) {
+        a[i] = load(reinterpret_cast<const Quad*>(row + i * kRowThreads * Tiling::kSquarePitch + j) IGF_SITE);
+      }
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
+      for (int e = 0; e < 4; ++e) {
+        const Lanes b = load(reinterpret_cast<const Lanes*>(column + (j + e) * Tiling::kPitch) IGF_SITE);
 #pragma unroll
-      for (int n = 0; n < Tiling::kColumns / kLanes; ++n) {
-        const Lanes b = load(reinterpret_cast<const Lanes*>(other + (j + e) * Tiling::kPitch +
-                                                            column_group<Tiling>(n)) IGF_SITE);
+        for (int i = 0; i < kRows; ++i) {
 #pragma unroll
-        for (int i = 0; i < Tiling::kRows; ++i) {
-#pragma unroll
-          for (int l = 0; l < kLanes; ++l) sums[i][n * kLanes + l] += a[i].lanes[e] * b.lanes[l];
+          for (int l = 0; l < kLanes; ++l) parts[i][l] = multiply_add(a[i].lanes[e], b.lanes[l], parts[i][l]);
         }
       }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (int l = 0; l < kLanes; ++l) sums[i][n * kLanes + l] += parts[i][l];
     }
   }
 }
@@ -203,15 +224,6 @@ IGF_DEVICE void put_rows(float* tile, const float (&sums)[Tiling::kRows][Tiling:
       for (int l = 0; l < kLanes; ++l) values.lanes[l] = factors[i] * sums[i][n * kLanes + l];
       store(reinterpret_cast<Lanes*>(row + column_group<Tiling>(n)), values IGF_SITE);
     }
-  }
-}
-
-template <int kRows, int kColumns>
-IGF_DEVICE void set_zero(float (&values)[kRows][kColumns]) {
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) values[i][c] = 0.0f;
   }
 }
 

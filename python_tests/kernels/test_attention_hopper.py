@@ -71,14 +71,11 @@ class TestAttentionHopperForward(KernelSuite):
     suite = AttentionForward
     cases: ClassVar[tuple[KernelCase, ...]] = (
         case("more tiles of keys than stages, width 80", dense(1, 40, 264, 1, 1, 80), causal=False),
-        case("one block for several items", dense(2, 24, 24, 3, 3, 64), torch.float16, 1),
+        case("one block for several items, two query heads a key head", dense(2, 24, 24, 2, 1, 64), torch.float16, 1),
         case("packed, ragged, some empty", packed((8, 0, 144, 59), 1, 1, 64), torch.float16, 8),
-        case("packed, sequences begin anywhere", packed((5, 1, 130, 0, 3), 1, 1, 80), multiprocessors=1, counted=False),
+        case("packed, sequences begin anywhere", packed((5, 1, 130, 3), 1, 1, 128), multiprocessors=1, counted=False),
         case("window over tiles, consumers pass over both ends", dense(1, 392, 392, 1, 1, 64), window=40),
-        case("two query heads a key head", dense(1, 200, 200, 2, 1, 64)),
-        case("width 96, packed, whole tiles", packed((64, 72), 1, 1, 96)),
-        case("width 128, more queries than keys: some see nothing", dense(1, 136, 64, 1, 1, 128)),
-        case("another scale, odd length", dense(1, 29, 29, 1, 1, 128), torch.float16, counted=False, scale=0.4),
+        case("width 96, more queries than keys: some see nothing", dense(1, 136, 64, 1, 1, 96)),
     )
     equivalent: ClassVar[dict[tuple[str, str], str]] = {
         ("shuffle_wrong_lane", "shuffle(thread_index() / kWarp, 0)"): "all lanes of a warp have the warp's number",
@@ -107,20 +104,6 @@ def judge(inputs: Callable[[New], Inputs], dtype: torch.dtype = torch.bfloat16, 
 
 
 needs_emulator = pytest.mark.skipif(not simt.available(), reason="the emulator was not built")
-
-
-@needs_emulator
-@pytest.mark.parametrize("tq, tk", [(1, 1), (7, 7), (63, 63), (64, 64), (65, 65), (113, 203)])
-@pytest.mark.parametrize("width", list(QUERIES))
-def test_lengths(tq: int, tk: int, width: int) -> None:
-    judge(dense(1, tq, tk, 1, 1, width))
-
-
-@needs_emulator
-@pytest.mark.slow
-@pytest.mark.parametrize("width, length", [(64, 1023), (128, 2048)])
-def test_long(width: int, length: int) -> None:
-    judge(dense(1, length, length, 1, 1, width))
 
 
 @needs_emulator

@@ -160,7 +160,8 @@ IGF_DEVICE void overwrite_foreign_rows(const ForwardPlan& plan, const ForwardSha
 // scores = q k^T of 64 queries and a tile of keys, as one group of products.
 template <typename C>
 IGF_DEVICE void issue_scores(float (&scores)[C::kKeys / 2], const unsigned char* queries, const unsigned char* keys) {
-  const uint64_t q = k_major<typename C::Queries>(queries), k = k_major<typename C::Keys>(keys);
+  const uint64_t q = k_major<typename C::Queries>(queries);
+  const uint64_t k = k_major<typename C::Keys>(keys);
   ptx::hold(scores);
   ptx::wgmma_fence();
 #pragma unroll

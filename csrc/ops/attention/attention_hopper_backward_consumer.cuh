@@ -299,6 +299,7 @@ IGF_DEVICE void backward_step(const HopperBackward& a, const BackwardItem& item,
   ptx::mbarrier_wait(&barriers.sums_empty[me.group], ring.stage ^ 1);  // the last part has left; at once at first
   write_sums<Plan>(places.sums(me.group), dq, me);
   arrive_by_warp(&barriers.sums_full[me.group], me);
+  // The next S^T behind this dK would spare a pause, but sums under way around the loop make ptxas 13.0 serialise all.
   ptx::wgmma_wait<0>();
   ptx::hold(sums.dv);
   ptx::hold(sums.dk);

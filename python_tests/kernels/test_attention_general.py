@@ -54,7 +54,7 @@ def traffic(**band: Any) -> Callable[[Inputs], Traffic]:
 class TestAttentionGeneralKernels(KernelSuite):
     suite = test_attention.TestAttention
     cases = (
-        KernelCase("two tiles, two query heads a key head", dense(1, 66, 66, 2, 1, 32), traffic=traffic()),
+        KernelCase("two tiles, two query heads a key head", dense(1, 72, 72, 2, 1, 32), traffic=traffic()),
         KernelCase("width 64", dense(1, 5, 66, 1, 1, 64), options={"causal": False}, traffic=traffic(causal=False)),
         KernelCase("width 128", dense(1, 33, 40, 1, 1, 128), traffic=traffic()),
         KernelCase("width 256, a band", dense(1, 20, 36, 1, 1, 256), options={"window": 3}, traffic=traffic(window=3)),

@@ -116,6 +116,7 @@ void igf_simt_begin(const char* lines) {
   chosen.seed = static_cast<uint64_t>(number(values, "seed", 0));
   chosen.multiprocessors = static_cast<int>(number(values, "multiprocessors", standard.multiprocessors));
   chosen.architecture = static_cast<int>(number(values, "architecture", standard.architecture));
+  chosen.most_words = static_cast<int64_t>(number(values, "most_words", 0));
   options() = chosen;
   const auto kind = values.find("mutation");
   const auto site = values.find("mutation_site");

@@ -127,6 +127,7 @@ struct Launch {
   int resident = 0;
   std::vector<uint64_t> ready;  // bit per slot
   int ready_count = 0;
+  int64_t words = 0;                 // said so far; loads, stores and raw accesses do not count
   int64_t waits_in_vain = 0;    // turns given up since a thread last ended or passed a meeting
   Context outside;
   std::mt19937_64 random;

@@ -131,8 +131,22 @@ void check_architecture(int least, bool alone, Word word, Site site) {
   fail(std::move(fault));
 }
 
+namespace {
+
+[[noreturn]] void fail_without_end(Word word, Site site) {
+  Fault fault;
+  fault.rule = "no end: more than " + std::to_string(current_launch->options.most_words) + " words were said";
+  fault.steps.push_back({name_of(speaker()) + " says " + name_of(word), where_of(site)});
+  fault.advice = "look for a loop that nothing ends; or allow more (most_words)";
+  fail(std::move(fault));
+}
+
+}  // namespace
+
 bool say(Word word, Site site) {
   const Who& who = speaker();
+  const int64_t most = current_launch->options.most_words;
+  if (++current_launch->words > most && most > 0) fail_without_end(word, site);
   if (mutator != nullptr && mutator->dropped(who, word, site)) return true;
   if (observer != nullptr) observer->said(who, word, site);
   return false;

@@ -23,6 +23,7 @@ struct Options {
   int accesses_between_turns = 40;  // kPreempting: on average
   int multiprocessors = 4;          // what device_context tells the op
   int architecture = 80;            // the same: 80, 86, 89, 90, 100 or 120
+  int64_t most_words = 0;           // that a launch may say before it is taken to have no end; 0: any number
 };
 
 // Shared memory that a block of an architecture can have, static and dynamic.

@@ -61,6 +61,7 @@ def executing(
     copies: str = "lazy",
     multiprocessors: int = 4,
     architecture: int = 80,
+    most_words: int = 0,
     mutation: Mutation | None = None,
     accounting: bool = False,
     sites: bool = False,
@@ -75,6 +76,8 @@ def executing(
         multiprocessors: of the emulated device; kernels size their grids by it.
         architecture: of the emulated device, one of ARCHITECTURES: 90 for sm_90; ops choose their kernels by it, and it
             bounds the shared memory of a block.
+        most_words: barriers, shuffles, copies, waits and the like that all threads of a launch may say together before
+            the launch is taken to have no end, which a broken kernel may not have; 0 for any number.
         mutation: what to break; None for nothing.
         accounting: fills `Run.launches`.
         sites: fills `Run.sites`, when the block ends.
@@ -86,7 +89,7 @@ def executing(
         BackendError: when the emulator was not built. ValueError: for an option out of range.
         RuntimeError: inside another `executing`. SimtError: at the call of an op whose kernel breaks a rule.
     """
-    _check(schedule, seed, copies, multiprocessors, architecture, mutation)
+    _check(schedule, seed, copies, multiprocessors, architecture, most_words, mutation)
     emulator = _library.emulator()
     if not _running.acquire(blocking=False):
         raise RuntimeError("simt.executing: another execution has not ended; there is one emulator in a process")
@@ -94,7 +97,7 @@ def executing(
     try:
         emulator.begin({
             "schedule": SCHEDULES.index(schedule), "seed": seed, "copies": COPIES.index(copies),
-            "multiprocessors": multiprocessors, "architecture": architecture,
+            "multiprocessors": multiprocessors, "architecture": architecture, "most_words": most_words,
             "accounting": int(accounting), "sites": int(sites),
             "mutation": mutation.kind if mutation else "none", "mutation_site": mutation.site if mutation else "",
         })
@@ -109,7 +112,8 @@ def executing(
 
 
 def _check(
-    schedule: str, seed: int, copies: str, multiprocessors: int, architecture: int, mutation: Mutation | None
+    schedule: str, seed: int, copies: str, multiprocessors: int, architecture: int, most_words: int,
+    mutation: Mutation | None,
 ) -> None:
     choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
         ("schedule", schedule, SCHEDULES), ("copies", copies, COPIES), ("architecture", architecture, ARCHITECTURES))
@@ -120,6 +124,8 @@ def _check(
         raise ValueError(f"simt.executing: seed must be in [0, 2^63), got {seed}")
     if not 1 <= multiprocessors < 1 << 31:
         raise ValueError(f"simt.executing: multiprocessors must be in [1, 2^31), got {multiprocessors}")
+    if not 0 <= most_words < 1 << 63:
+        raise ValueError(f"simt.executing: most_words must be in [0, 2^63), got {most_words}")
     if mutation is not None and mutation.kind not in MUTATIONS:
         raise ValueError(f"simt.executing: a mutation is one of {', '.join(MUTATIONS)}, got {mutation.kind!r}")
 

@@ -154,11 +154,20 @@ def test_one_execution_at_a_time() -> None:
         ops.layer_norm(*inputs())
 
 
+def test_a_launch_that_says_too_much_is_taken_to_have_no_end() -> None:
+    x = torch.randn(8, 64)
+    with simt.executing(most_words=10_000):
+        ops.layer_norm(x, torch.ones(64), torch.zeros(64))
+    with pytest.raises(simt.SimtError, match="no end: more than 100 words were said"), simt.executing(most_words=100):
+        ops.layer_norm(x, torch.ones(64), torch.zeros(64))
+
+
 @pytest.mark.parametrize("options, rule", [
     ({"schedule": "sideways"}, "schedule must be one of forward, reverse, random, preempting, got 'sideways'"),
     ({"copies": "late"}, "copies must be one of lazy, eager, random, got 'late'"),
     ({"seed": 1 << 63}, "seed must be in [0, 2^63), got 9223372036854775808"),
     ({"multiprocessors": 0}, "multiprocessors must be in [1, 2^31), got 0"),
+    ({"most_words": -1}, "most_words must be in [0, 2^63), got -1"),
     ({"architecture": 75}, "architecture must be one of 80, 86, 89, 90, 100, 120, got 75"),
     ({"mutation": simt.Mutation("drop_everything", "a.cu:1")}, "a mutation is one of drop_barrier"),
 ])

@@ -79,6 +79,7 @@ class TestAttentionHopperForward(KernelSuite):
     )
     equivalent: ClassVar[dict[tuple[str, str], str]] = {
         ("shuffle_wrong_lane", "shuffle(thread_index() / kWarp, 0)"): "all lanes of a warp have the warp's number",
+        ("shift_store", "zero_rows<typename C::Keys>"): "neighbouring pieces of rows that become 0 change places",
         ("drop_barrier", "named_barrier_sync(kTurns + consumer"): "turns keep consumers out of step, no more",
         ("drop_warp_barrier", "no lane still waits for this phase"):
             "only a lane that sleeps through a whole round of the ring would wait for ever: no schedule here has one",

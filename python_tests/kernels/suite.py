@@ -79,7 +79,7 @@ class _Baseline:
 
     @property
     def most_words(self) -> int:
-        """What a broken kernel may say in a launch: many times what it says whole, for orders in which it waits long."""
+        """What a broken kernel may say in a launch: many times what it says whole, for it may wait long."""
         return 100_000 + 20 * max((sum(launch.words.values()) for launch in self.run.launches), default=0)
 
 

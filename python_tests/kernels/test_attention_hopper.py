@@ -13,7 +13,7 @@ from torch import Tensor
 from instructgpt_fast import simt
 from python_tests.accuracy import same_bits
 from python_tests.kernels.attention_tiles import bounds_read, sequences, tiles
-from python_tests.kernels.suite import KernelCase, KernelSuite
+from python_tests.kernels.suite import KernelCase, KernelSuite, source_line
 from python_tests.kernels.test_attention_mma import AttentionForward, Traffic, by_op
 from python_tests.ops.suite import Case, Inputs, New
 from python_tests.ops.test_attention import dense, packed
@@ -79,6 +79,8 @@ class TestAttentionHopperForward(KernelSuite):
     )
     equivalent: ClassVar[dict[tuple[str, str], str]] = {
         ("shuffle_wrong_lane", "shuffle(thread_index() / kWarp, 0)"): "all lanes of a warp have the warp's number",
+        ("drop_store", "zero_rows<typename C::Keys>"):
+            "finite values times 0; test_sequences_do_not_see_each_other has NaN there",
         ("shift_store", "zero_rows<typename C::Keys>"): "neighbouring pieces of rows that become 0 change places",
         ("drop_barrier", "named_barrier_sync(kTurns + consumer"): "turns keep consumers out of step, no more",
         ("drop_warp_barrier", "no lane still waits for this phase"):
@@ -131,6 +133,18 @@ def test_sequences_do_not_see_each_other(width: int) -> None:
     for rows in (slice(0, 30), slice(90, 150)):
         assert same_bits(out[rows], other_out[rows]) and same_bits(lse[:, rows], other_lse[:, rows])
     assert other_out[30:90].isnan().all()
+    zeroing = next(s.where for s in sites_of_a_pack() if s.kind == "drop_store" and "zero_rows" in source_line(s.where))
+    with simt.executing(architecture=90, mutation=simt.Mutation("drop_store", zeroing)):
+        broken, _ = by_op(poisoned, poisoned, poisoned, cu_seqlens=bounds)
+    assert broken[:30].isnan().any(), "rows of a neighbour are let in, and nobody sees it"
+
+
+def sites_of_a_pack() -> tuple[simt.Site, ...]:
+    """What can be broken in a packed batch."""
+    x = torch.randn(100, 1, 64).bfloat16()
+    with simt.executing(architecture=90, sites=True) as run:
+        by_op(x, x, x, cu_seqlens=torch.tensor([0, 50, 100], dtype=torch.int32))
+    return tuple(run.sites)
 
 
 @needs_emulator

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from python_tests.ops.suite import Inputs
 
@@ -49,6 +50,14 @@ def keys_brought(inputs: Inputs, queries: int, keys: int, *, causal: bool = True
         for sequence in sequences(inputs, causal=causal, window=window)
         for tile in tiles(sequence.queries, queries)
         for key_tile in _between(sequence, tile, keys)
+    )
+
+
+def tiles_met(inputs: Inputs, queries: int, keys: int, **band: Any) -> int:
+    """Pairs of a tile of `queries` and a tile of `keys`, for one query head: from the first to the last it sees."""
+    return sum(
+        len(_between(sequence, tile, keys))
+        for sequence in sequences(inputs, **band) for tile in tiles(sequence.queries, queries)
     )
 
 

@@ -157,10 +157,11 @@ IGF_KERNEL(kThreads) attention_backward_finish(AttentionBackwardCall call, Backw
 
 }  // namespace backward_rows
 
-// Before and after the tiles; T: the call's element. Neither launches anything when there are no queries.
+// Before and after the tiles; T: the call's element. Neither launches anything when there are no queries. Static, as
+// the kernels are: see IGF_KERNEL in simt/device/words.h.
 template <typename T>
-void prepare_backward(const AttentionBackwardCall& call, const BackwardWorkspace& work,
-                      const DeviceContext& context) {
+static void prepare_backward(const AttentionBackwardCall& call, const BackwardWorkspace& work,
+                             const DeviceContext& context) {
   const int64_t blocks = call.shape.heads * work.slots;
   if (blocks == 0) return;
   device::launch("attention_backward_prepare", &backward_rows::attention_backward_prepare<T>,
@@ -168,8 +169,8 @@ void prepare_backward(const AttentionBackwardCall& call, const BackwardWorkspace
 }
 
 template <typename T>
-void finish_backward(const AttentionBackwardCall& call, const BackwardWorkspace& work,
-                     const DeviceContext& context) {
+static void finish_backward(const AttentionBackwardCall& call, const BackwardWorkspace& work,
+                            const DeviceContext& context) {
   const int64_t blocks = call.shape.heads * work.slots;
   if (blocks == 0) return;
   device::launch("attention_backward_finish", &backward_rows::attention_backward_finish<T>,

@@ -23,7 +23,9 @@ void* memmove(void*, const void*, std::size_t) noexcept __asm__("igf_simt_memmov
 #define IGF_DEVICE inline __attribute__((always_inline))
 // Before each kernel the compiler leaves as many empty instructions as its blocks may have threads, and lists where they
 // begin: that is how launch() knows the bound of a kernel, of each instance of a template too (simt/bounds.h). Static:
-// of functions that several files share the linker throws all but one away, and with them a file's whole list.
+// of functions that several files share the linker throws all but one away, and with them a file's whole list. For the
+// same reason a function in a header that launches kernels of that header must be static too: the compiler may put a
+// kernel that nobody else uses beside it.
 #define IGF_FIRST(first, ...) (first)
 #define IGF_KERNEL(...) \
   __attribute__((patchable_function_entry(IGF_FIRST(__VA_ARGS__, 0), IGF_FIRST(__VA_ARGS__, 0)))) static void

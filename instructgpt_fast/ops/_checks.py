@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -40,6 +41,31 @@ def check_shape(op: str, name: str, value: Tensor, shape: Sequence[int], meaning
     if tuple(value.shape) != tuple(shape):
         note = f" ({meaning})" if meaning else ""
         raise ValueError(f"{op}: {name} must have shape {tuple(shape)}{note}, got {tuple(value.shape)}")
+
+
+def check_scale(op: str, scale: float | None) -> None:
+    """Raises unless a scale of scores is a number that kernels can hold, and its product with log2(e); None passes.
+
+    As 0 it would make NaN of the -infinity of keys that are not seen.
+    """
+    if scale is None:
+        return
+    if not isinstance(scale, Real):
+        raise TypeError(f"{op}: scale must be a number, got {type(scale).__name__}")
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"{op}: scale must be finite and above 0, got {scale}")
+    if not 2.0**-126 <= scale <= 2.0**126:
+        raise ValueError(f"{op}: scale must lie in [2^-126, 2^126], where float32 has all its digits, got {scale}")
+
+
+def check_window(op: str, window: int | None) -> None:
+    """Raises unless a window is a number of keys, at least 1; None passes."""
+    if window is None:
+        return
+    if not isinstance(window, Integral):
+        raise TypeError(f"{op}: window must be an int, got {type(window).__name__}")
+    if not 1 <= window < 2**63:
+        raise ValueError(f"{op}: window must be at least 1 and below 2^63, got {window}; None for all keys")
 
 
 def check_same_dtype(op: str, **tensors: Tensor | None) -> None:

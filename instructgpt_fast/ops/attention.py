@@ -8,6 +8,7 @@ its sequence, but there it may reach queries that do not see that key.
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from instructgpt_fast.ops import _checks, _library
 from instructgpt_fast.ops._attention_masks import dropout_mask, visible_keys
 
 WIDEST_ON_CUDA = 256
+# The largest float32 below 1: what is kept is divided by 1 - dropout_p, in float32.
+MOST_DROPOUT = 1 - 2.0**-24
 
 _forward = torch.ops.instructgpt_fast.attention
 _backward = torch.ops.instructgpt_fast.attention_backward
@@ -54,7 +57,7 @@ def attention(
             depends on the seed and their place alone, and is drawn again in the backward pass.
         deterministic: asks for equal bits on repeat from kernels that have a faster order, as
             torch.use_deterministic_algorithms does: the gradient of q on tensor cores. All else always gives them.
-        scale: of the scores; None for 1 / sqrt(D).
+        scale: of the scores, in [2^-126, 2^126]; None for 1 / sqrt(D).
 
     Returns:
         q's shape and dtype; scores and sums in float32. A query that sees no key gives 0.
@@ -156,16 +159,18 @@ def _check(
         )
     if q.is_cuda and width > WIDEST_ON_CUDA:
         raise ValueError(f"attention: D must be at most {WIDEST_ON_CUDA} on a GPU, got {width}; the CPU serves any")
-    if window is not None and (not causal or window < 1):
-        raise ValueError(
-            f"attention: window must be at least 1 and needs causal=True, got {window} with causal={causal}"
-        )
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"attention: dropout_p must lie in [0, 1), got {dropout_p}")
-    if scale is not None and not 0 < scale < float("inf"):
-        raise ValueError(f"attention: scale must be finite and above 0, got {scale}")
+    _checks.check_window("attention", window)
+    if window is not None and not causal:
+        raise ValueError(f"attention: window needs causal=True, got {window} with causal={causal}")
+    if not 0 <= dropout_p <= MOST_DROPOUT:
+        raise ValueError(f"attention: dropout_p must lie in [0, 1), as a float32 too, got {dropout_p}")
+    _checks.check_scale("attention", scale)
     if cu_seqlens is not None:
         _checks.check_tensor("attention", "cu_seqlens", cu_seqlens, dtypes=(torch.int32,), dim=1)
+        if not len(cu_seqlens):
+            raise ValueError("attention: cu_seqlens must have at least 1 element, [0] for no sequences, got none")
+    if not isinstance(dropout_seed, (Integral, Tensor, type(None))):
+        raise TypeError(f"attention: dropout_seed must be an int or a tensor, got {type(dropout_seed).__name__}")
     seed = dropout_seed if isinstance(dropout_seed, Tensor) else None
     if seed is not None:
         _checks.check_tensor("attention", "dropout_seed", seed, dtypes=(torch.int64,))

@@ -40,7 +40,7 @@ def attention_decode(
             that is written must belong to one row; entries that no new token sees are not read.
         cache_lens: [B] int32, tokens cached before this call; not changed.
         window: only the last `window` positions up to and with a token's own (tokens); None for all.
-        scale: of the scores; None for 1 / sqrt(D).
+        scale: of the scores, in [2^-126, 2^126]; None for 1 / sqrt(D).
 
     Returns:
         [B, T, H, D] of q's dtype; scores and sums in float32.
@@ -113,10 +113,8 @@ def _check(
     _checks.check_shape(op, "block_table", block_table, (rows, block_table.shape[1]), "q's rows")
     _checks.check_tensor(op, "cache_lens", cache_lens, dtypes=(torch.int32,))
     _checks.check_shape(op, "cache_lens", cache_lens, (rows,), "q's rows")
-    if window is not None and window < 1:
-        raise ValueError(f"{op}: window must be at least 1, got {window}")
-    if scale is not None and not 0 < scale < float("inf"):
-        raise ValueError(f"{op}: scale must be finite and above 0, got {scale}")
+    _checks.check_window(op, window)
+    _checks.check_scale(op, scale)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in floats.values()):
         raise ValueError(f"{op}: has no gradient, got an input that requires one; call it under torch.no_grad()")
     _checks.check_served(op, **floats, block_table=block_table, cache_lens=cache_lens)

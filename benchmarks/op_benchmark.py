@@ -161,7 +161,9 @@ def measured(case: Case, options: argparse.Namespace, best: Mapping[str, float])
     return {
         "case": case.name,
         "input_sets": len(inputs),
-        "contenders": {n: {**timings[n].as_dict(), "peak_bytes": memory[n]} for n in contenders},
+        "contenders": {
+            n: {**timings[n].as_dict(), "peak_bytes": memory[n], **_rate(case, timings[n])} for n in contenders
+        },
         "speedup": {name: ratio(timings, name, "ours") for name in rivals},
         "share_of_ceiling": ideal_ms / timings["ours"].median_ms if ideal_ms else None,
     }
@@ -182,17 +184,19 @@ def usable(case: Case, rivals: Mapping[str, Contender], inputs: Inputs) -> dict[
 
 
 def print_row(row: Mapping[str, Any], *, header: bool) -> None:
-    """One line a case: our median (10th..90th percentile), our peak memory, then each rival's and our speed-up."""
+    """One line a case: our median (10th..90th percentile), memory, rate, share of the ceiling; then each rival."""
     if header:
-        print(f"{'case':<38} {'ours ms (p10..p90)':>26} {'MiB':>7} {'ceiling':>8}   rivals: ms, MiB, speed-up")
+        print(f"{'case':<38} {'ours ms (p10..p90)':>26} {'MiB':>7} {'TFLOP/s':>8} {'ceiling':>8}   "
+              "rivals: ms, MiB, speed-up")
     ours = row["contenders"]["ours"]
     spread = f"{_time(ours['median_ms'])} ({_time(ours['p10_ms'])}..{_time(ours['p90_ms'])})"
     share = "" if row["share_of_ceiling"] is None else f"{row['share_of_ceiling']:.0%}"
+    rate = f"{ours['tflop_s']:.3g}" if "tflop_s" in ours else ""
     rivals = "; ".join(
         f"{name} {_time(row['contenders'][name]['median_ms'])}, {_mebibytes(row['contenders'][name])}, {speedup:.2f}x"
         for name, speedup in row["speedup"].items()
     )
-    print(f"{row['case']:<38} {spread:>26} {_mebibytes(ours):>7} {share:>8}   {rivals}", flush=True)
+    print(f"{row['case']:<38} {spread:>26} {_mebibytes(ours):>7} {rate:>8} {share:>8}   {rivals}", flush=True)
 
 
 def _time(milliseconds: float) -> str:
@@ -201,6 +205,11 @@ def _time(milliseconds: float) -> str:
 
 def _mebibytes(figures: Mapping[str, Any]) -> str:
     return "?" if figures["peak_bytes"] is None else f"{figures['peak_bytes'] / MEBIBYTE:.0f}"
+
+
+def _rate(case: Case, timing: Timing) -> dict[str, float]:
+    """TFLOP/s at the median, where the case states its flops."""
+    return {"tflop_s": case.flops / timing.median_ms / 1e9} if case.flops else {}
 
 
 def _matmul_time(case: Case, best: Mapping[str, float]) -> float:

@@ -102,7 +102,7 @@ def stages() -> list[str]:
 
 
 def ops(folder: Path) -> list[str]:
-    """Every micro-benchmark recorded on one device; on a GPU with its share of the ceiling and what was left out."""
+    """Every micro-benchmark recorded on one device; on a GPU with rate, share of the ceiling, what was left out."""
     lines: list[str] = []
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -112,11 +112,13 @@ def ops(folder: Path) -> list[str]:
         rows = []
         for row in found["rows"]:
             rivals = ", ".join(f"{value:.2f}x {rival}" for rival, value in row["speedup"].items())
-            ours = f"{row['contenders']['ours']['median_ms']:.{4 if gpu else 3}f}"
+            ours = row["contenders"]["ours"]
+            time = f"{ours['median_ms']:.{4 if gpu else 3}f}"
+            rate = f"{ours['tflop_s']:.3g}" if "tflop_s" in ours else ""
             share = "" if row["share_of_ceiling"] is None else f"{row['share_of_ceiling']:.0%}"
-            rows.append([row["case"], ours, *([share] if gpu else []), rivals])
-        rows += [[case, "not measured", *([""] if gpu else []), ""] for case in found.get("left_out", [])]
-        head = ("case", "ours, ms", *(["of the ceiling"] if gpu else []), "times as fast as")
+            rows.append([row["case"], time, *([rate, share] if gpu else []), rivals])
+        rows += [[case, "not measured", *(["", ""] if gpu else []), ""] for case in found.get("left_out", [])]
+        head = ("case", "ours, ms", *(["TFLOP/s", "of the ceiling"] if gpu else []), "times as fast as")
         lines += [f"### {path.stem}", "", *table(head, rows), "", f"{machine(found)}.", ""]
     return lines
 

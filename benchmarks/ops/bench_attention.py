@@ -1,4 +1,7 @@
-"""attention beside PyTorch's SDPA: dense batches of training shapes, ragged packed batches, a band; with gradients."""
+"""attention beside PyTorch's SDPA: dense batches of training shapes, ragged packed batches, a band; with gradients.
+
+On a GPU the long sequences of benchmarks/ops/attention_on_gpu.py come first.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.op_benchmark import Case, Contender, Inputs, run
+from benchmarks.ops.attention_on_gpu import gpu_cases
 from instructgpt_fast import ops
 
 # Lengths of prompts with their answers, as a PPO or SFT batch has them.
@@ -72,13 +76,13 @@ def padded_sdpa(q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens: Tensor) -> Tenso
 
 
 def cases(device: str) -> Sequence[Case]:
-    """Training shapes of small models on the CPU, of GPT-2 on a GPU; packed and banded ones."""
+    """Training shapes of small models, packed and banded ones; on a GPU eight times as many rows, after long ones."""
     scale = 8 if device == "cuda" else 1
     bounds = torch.tensor([0, *RAGGED]).cumsum(0).int()
     pairs = sum(n * n for n in RAGGED)
     shapes = [("16 x 128", (16 * scale, 128), 16 * scale * 128**2), ("8 x 256", (8 * scale, 256), 8 * scale * 256**2),
               ("2 x 1024", (2 * scale, 1024), 2 * scale * 1024**2)]
-    found = []
+    found = gpu_cases(device) if device == "cuda" else []
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         for label, rows, scores in shapes:

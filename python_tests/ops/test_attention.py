@@ -11,8 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from instructgpt_fast import simt
+from instructgpt_fast.errors import BackendError
+from instructgpt_fast.ops import _library
 from instructgpt_fast.ops._attention_masks import dropout_mask, visible_keys
 from instructgpt_fast.ops.attention import attention, attention_oracle
 from python_tests.accuracy import same_bits
@@ -228,6 +231,31 @@ def test_torchs_own_switch_asks_for_the_fixed_order(monkeypatch: pytest.MonkeyPa
         attention(x, x, x).sum().backward()
     torch.use_deterministic_algorithms(False)
     assert asked == [False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("packed", [False, True])
+def test_cuda_execution_is_traced(packed: bool, dtype: torch.dtype) -> None:
+    """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
+    rows = (12,) if packed else (2, 6)
+    with FakeTensorMode():
+        q, kv = (torch.empty(*rows, heads, 64, device="cuda", dtype=dtype, requires_grad=True) for heads in (4, 2))
+        bounds = torch.empty(3, device="cuda", dtype=torch.int32) if packed else None
+        if "attention" not in _library.CUDA_OPERATORS:
+            with pytest.raises(BackendError, match="attention: has no CUDA kernel"):
+                attention(q, kv, kv, cu_seqlens=bounds)
+        else:
+            out = attention(q, kv, kv, cu_seqlens=bounds)
+            assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, q.shape)
+        # The fakes themselves, of which the door keeps a build without the CUDA half away.
+        raw, lse = torch.ops.instructgpt_fast.attention(q.detach(), kv.detach(), kv.detach(), bounds, True, None, 0.0,
+                                                        None, 0.125)
+        assert (raw.device.type, raw.dtype, raw.shape) == ("cuda", dtype, q.shape)
+        assert (lse.device.type, lse.dtype, tuple(lse.shape)) == ("cuda", torch.float32, (4, 12))
+        gradients = torch.ops.instructgpt_fast.attention_backward(
+            raw, q.detach(), kv.detach(), kv.detach(), raw, lse, bounds, True, None, 0.0, None, 0.125, False)
+        assert [(g.device.type, g.dtype, g.shape) for g in gradients] == [
+            ("cuda", dtype, like.shape) for like in (q, kv, kv)]
 
 
 @needs_the_emulator

@@ -7,6 +7,14 @@
 
 #include "device/ptx.cuh"
 
+namespace igf::device {
+
+// e^x = fast_exp2(kLog2E * x): a softmax in powers of two, whose scale takes the factor in; kLn2 leads back.
+inline constexpr float kLog2E = 1.44269504f;
+inline constexpr float kLn2 = 0.693147181f;
+
+}  // namespace igf::device
+
 #if defined(IGF_SIMT)
 
 #include "simt/device/fast_math.h"

@@ -15,7 +15,7 @@
 namespace igf::device {
 
 template <typename T>
-constexpr float kNatsPerUnit = sizeof(T) == 2 ? 0.693147181f : 1.0f;
+constexpr float kNatsPerUnit = sizeof(T) == 2 ? kLn2 : 1.0f;
 
 // e^(u * kNatsPerUnit<T>)
 template <typename T>

@@ -81,6 +81,8 @@ class TestAttentionHopperBackwardKernels(KernelSuite):
         ("drop_wait", "ptx::bulk_wait<0>()"): "sums are right in any order; a test of their bits is below",
         ("drop_fence", "ptx::proxy_fence_global()"): "the emulator adds where it counts turns, a GPU in another proxy",
         ("drop_fence", "zero_rows<QueryTile>(queries"): "the fence after the zeros of dO serves both",
+        ("drop_warp_barrier", "meet_and_arrive(&barriers.empty"):
+            "lanes have read the stage before the barrier of all consumers, and products end for all at their wait",
         ("shift_store", "zero_rows<"): "zeros change places in pairs",
     }
 

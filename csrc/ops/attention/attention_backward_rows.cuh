@@ -23,6 +23,7 @@
 
 #include <cmath>
 
+#include "device/fast_math.cuh"
 #include "device/launch.cuh"
 #include "device/reductions.cuh"
 #include "device/vectors.cuh"
@@ -31,7 +32,7 @@
 
 namespace igf::attention {
 
-constexpr float kLog2E = 1.4426950408889634f;
+using device::kLog2E;
 
 struct BackwardWorkspace {
   float* dq_sum;

@@ -5,7 +5,19 @@
 //   hopper   attention_hopper_*     tensor copies and wgmma of sm_90a: the same but dropout
 //   general  attention_general_*    CUDA cores: f32, and every width that the others do not serve
 //
-// Here lse is [heads, query rows], and dropout's seed and the bounds of packed sequences are read on the device: a call
+// path_of() in attention_cuda_op.cpp chooses. Where to begin to read: each path has a launcher and a head that says its
+// work, memory, numbers and limits in attention_<path>_forward_cuda.cu and attention_<path>_backward_cuda.cu; beside
+// them stand the steps of a kernel (*_forward.cuh, *_backward*.cuh) and the layout of its tiles (*_tiles.cuh). Simplest
+// first: general, mma, hopper. What all paths share:
+//
+//   attention_sequences.cuh       from a block's number to its tile of a sequence; who sees whom
+//   attention_dropout.cuh         what dropout keeps (mma and general)
+//   attention_backward_rows.cuh   before and after the backward pass of mma and hopper: delta, workspace, rounding of dq
+//   attention_call.h              checks and views, of the CPU's execution too
+//
+// The CPU's loops are attention_{forward,backward,tiles}_cpu.cpp with attention_loops.h and attention_tiles.h.
+//
+// lse is [heads, query rows], and dropout's seed and the bounds of packed sequences are read on the device: a call
 // never waits for it. Bounds outside of the rows, or that decrease, are cut to what there is; rows that no sequence
 // covers are not written.
 #pragma once

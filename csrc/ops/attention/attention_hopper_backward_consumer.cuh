@@ -180,12 +180,6 @@ IGF_DEVICE void hold_fragments(uint32_t (&fragments)[kCount][4]) {
   for (int s = 0; s < kCount; ++s) ptx::hold(fragments[s]);
 }
 
-// One arrival for the warp: what its lanes did before comes first.
-IGF_DEVICE void arrive_by_warp(uint64_t* barrier, const Consumer& me) {
-  device::warp_barrier();
-  if (me.lane == 0) ptx::mbarrier_arrive(barrier);
-}
-
 // dK or dV of the warpgroup's keys, by its own warp's 16 rows through shared memory: rows of 16-byte pieces, only those
 // that the sequence has. Eight lanes together take eight pieces with all banks, from as many rows as that asks for.
 template <typename Plan>
@@ -298,14 +292,14 @@ IGF_DEVICE void backward_step(const HopperBackward& a, const BackwardItem& item,
   ptx::hold(dq);
   ptx::mbarrier_wait(&barriers.sums_empty[me.group], ring.stage ^ 1);  // the last part has left; at once at first
   write_sums<Plan>(places.sums(me.group), dq, me);
-  arrive_by_warp(&barriers.sums_full[me.group], me);
+  meet_and_arrive(&barriers.sums_full[me.group]);
   // The next S^T behind this dK would spare a pause, but sums under way around the loop make ptxas 13.0 serialise all.
   ptx::wgmma_wait<0>();
   ptx::hold(sums.dv);
   ptx::hold(sums.dk);
   hold_fragments(p_fragments);
   hold_fragments(ds_fragments);
-  arrive_by_warp(&barriers.empty[ring.stage], me);
+  meet_and_arrive(&barriers.empty[ring.stage]);
 }
 
 // Both leave through the place of dQ's part, which was taken from there.

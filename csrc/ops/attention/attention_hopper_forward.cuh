@@ -57,15 +57,6 @@ struct ForwardShared {
 constexpr int kAlone = 1;
 constexpr int kTurns = 4;
 
-// One arrival a warp: where its lanes have just met, and where they have not.
-IGF_DEVICE void arrive_as_warp(uint64_t* barrier IGF_SITE_PARAMETER) {
-  if (lane_index() == 0) ptx::mbarrier_arrive(barrier IGF_SITE);
-}
-IGF_DEVICE void meet_and_arrive(uint64_t* barrier IGF_SITE_PARAMETER) {
-  device::warp_barrier(kAllLanes IGF_SITE);
-  arrive_as_warp(barrier IGF_SITE);
-}
-
 // Item number `count` of the block: its place in the ring, and the parity of its phase there.
 IGF_DEVICE int work_stage(int count) { return count % kWorkStages; }
 IGF_DEVICE int work_parity(int count) { return count / kWorkStages % 2; }

@@ -72,8 +72,6 @@ namespace {
 
 using namespace attention::hopper_forward;
 
-constexpr double kLog2e = 1.4426950408889634;
-
 // The list of work: see attention_hopper_work.cuh.
 template <typename C>
 ForwardPlan plan_of(const AttentionForwardCall& call, const DeviceContext& context) {
@@ -93,7 +91,7 @@ ForwardPlan plan_of(const AttentionForwardCall& call, const DeviceContext& conte
           batch,
           call.out,
           call.lse,
-          std::max(static_cast<float>(shape.scale * kLog2e), FLT_MIN),  // not 0: -infinity * 0 is NaN
+          std::max(shape.scale * kLog2E, FLT_MIN),  // not 0: -infinity * 0 is NaN
           static_cast<int>(pairs),
           static_cast<int>(tiles),
           static_cast<int>(std::min(heads, pairs)),

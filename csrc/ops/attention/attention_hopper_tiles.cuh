@@ -11,7 +11,7 @@
 //   as operands      k_major<Tile>(tile) + k_step<Tile>(s): the product sums over the width     (q k^T: both q and k)
 //                    mn_major<Tile>(tile) + mn_step(s): the product sums over the tile's rows   (p v: v is B)
 //   by threads       piece_offset<Tile>(row, column) of 16 bytes, zero_rows<Tile>
-//   stages           Ring<kStages>: number and parity; the producer waits for `empty` with parity ^ 1
+//   stages           arrive_as_warp(), meet_and_arrive(); Ring<kStages>: number and parity; the producer waits for `empty` with parity ^ 1
 //
 // Rows beyond a sequence. In a dense batch the sequence is a dimension of its own, so they arrive as 0 and are not
 // stored. In a packed batch they are the next sequence's rows: wherever 0 * NaN could enter a sum, zero_rows() must
@@ -152,5 +152,15 @@ struct Ring {
     }
   }
 };
+
+// One arrival a warp: where its lanes have just met (as they do in wgmma_wait), and where they have not, so that what
+// each of them did before comes first.
+IGF_DEVICE void arrive_as_warp(uint64_t* barrier IGF_SITE_PARAMETER) {
+  if (device::lane_index() == 0) device::ptx::mbarrier_arrive(barrier IGF_SITE);
+}
+IGF_DEVICE void meet_and_arrive(uint64_t* barrier IGF_SITE_PARAMETER) {
+  device::warp_barrier(device::kAllLanes IGF_SITE);
+  arrive_as_warp(barrier IGF_SITE);
+}
 
 }  // namespace igf::attention

@@ -36,8 +36,6 @@ namespace {
 using namespace device;
 using namespace attention;
 
-constexpr float kLog2E = 1.44269504f;
-constexpr float kLn2 = 0.693147181f;
 constexpr int kThreads = 128;
 constexpr int kWarpQueries = 32;                            // two fragments of 16 rows: each key is read once for both
 constexpr int kQueries = kThreads / kWarp * kWarpQueries;  // of a block

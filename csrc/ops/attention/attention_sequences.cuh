@@ -45,18 +45,23 @@ IGF_DEVICE SequenceTile tile_of_slot(const AttentionBatch& batch, int64_t slot, 
             static_cast<int>(batch.k_length), static_cast<int>(sequence), static_cast<int>(slot - sequence * tiles)};
   }
   int64_t low = 0, high = batch.sequences;  // the last sequence that begins at or before the slot is in [low, high)
+  int64_t passed = 0;                       // the latest slot at which a sequence begins that the search went past
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
-    if (packed_bound(batch, middle IGF_SITE) / tile_rows + middle <= slot) {
+    const int64_t first = packed_bound(batch, middle IGF_SITE) / tile_rows + middle;
+    if (first <= slot) {
       low = middle;
+      passed = first > passed ? first : passed;
     } else {
       high = middle;
     }
   }
   const int64_t begin = packed_bound(batch, low IGF_SITE), end = packed_bound(batch, low + 1 IGF_SITE);
-  const int64_t tile = slot - (begin / tile_rows + low);
-  // Bounds that do not begin with 0 leave slots before the first sequence.
-  const int count = end > begin && tile >= 0 ? static_cast<int>(end - begin) : 0;
+  const int64_t first = begin / tile_rows + low, tile = slot - first;
+  // Bounds that do not begin with 0 leave slots before the first sequence. Where bounds decrease, a search for an earlier
+  // tile of this sequence may end at another one: then no tile of it is found, so that whoever waits for the tiles
+  // before its own (the gradients' deterministic order) waits for none that nobody computes.
+  const int count = end > begin && tile >= 0 && passed <= first ? static_cast<int>(end - begin) : 0;
   return {begin, begin, count, count, static_cast<int>(low), tile >= 0 ? static_cast<int>(tile) : 0};
 }
 

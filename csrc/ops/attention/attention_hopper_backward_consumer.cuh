@@ -173,7 +173,7 @@ IGF_DEVICE void write_sums(unsigned char* place, const float (&dq)[kPartFloats /
   ptx::proxy_fence_shared();
 }
 
-// Fragments that a product reads may not be replaced before it was waited for.
+// Fragments that a product reads must be there at the fence before it, and may not be replaced before it was waited for.
 template <int kCount>
 IGF_DEVICE void hold_fragments(uint32_t (&fragments)[kCount][4]) {
 #pragma unroll
@@ -279,12 +279,14 @@ IGF_DEVICE void backward_step(const HopperBackward& a, const BackwardItem& item,
   uint32_t p_fragments[Plan::kQueries / 16][4], ds_fragments[Plan::kQueries / 16][4];
   step_scores(a, item, places, me, ring, tile, p_fragments, ds_fragments);
   ptx::hold(sums.dv);
+  hold_fragments(p_fragments);
   ptx::wgmma_fence();
   multiply_over_queries<Plan>(sums.dv, p_fragments, places.dout(ring.stage));
   ptx::named_barrier_sync(kScoresWritten, kBackwardConsumers);  // dS of both warpgroups, before either multiplies it
   float dq[kPartFloats / 128];
   ptx::hold(dq);
   ptx::hold(sums.dk);
+  hold_fragments(ds_fragments);
   ptx::wgmma_fence();
   multiply_over_keys<Plan>(dq, places.scores(ring.stage), places.keys(), me.group);
   multiply_over_queries<Plan>(sums.dk, ds_fragments, places.queries(ring.stage));

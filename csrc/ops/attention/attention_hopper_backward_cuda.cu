@@ -20,6 +20,7 @@
 // Source   attention.h; Dao et al. 2022, arXiv:2205.14135, algorithm 4; the roles of warps after Shah et al. 2024,
 //          arXiv:2407.08608.
 #include <algorithm>
+#include <cfloat>
 
 #include "ops/attention/attention_hopper_backward_consumer.cuh"
 #include "ops/attention/attention_hopper_backward_producer.cuh"
@@ -111,8 +112,9 @@ void backward(const AttentionBackwardCall& call, const DeviceContext& context) {
   const int64_t key_slots = tile_slots(call.batch, call.batch.k_rows, call.batch.k_length, kBackwardKeys);
   if (key_slots == 0) return;  // no sequence
   const BackwardWorkspace work = backward_workspace(call, backward_tile_queries(call.shape.width));
-  const HopperBackward a{call.shape, call.batch, call.dk,   call.dv, work, call.shape.scale * kLog2E,
-                         call.deterministic, key_slots, heads_together(call)};
+  const float scale2 = std::max(call.shape.scale * kLog2E, FLT_MIN);  // not 0: -infinity * 0 is NaN
+  const HopperBackward a{call.shape, call.batch, call.dk, call.dv, work, scale2, call.deterministic, key_slots,
+                         heads_together(call)};
   const BackwardMaps maps = backward_maps(call);
   prepare_backward<T>(call, work, context);
   switch (call.shape.width) {

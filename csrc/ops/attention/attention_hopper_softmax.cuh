@@ -32,7 +32,7 @@ IGF_DEVICE void mask_scores(float (&scores)[kKeys / 2], const Sight& sight, int 
       if (8 * j + 1 >= end) scores[4 * j + 2 * h + 1] = -INFINITY;
     }
   }
-  if (sight.window == 0) return;
+  if (sight.window == kWidestWindow) return;  // it hides nothing
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int first = sight.first_key(row + 8 * h) - first_key;

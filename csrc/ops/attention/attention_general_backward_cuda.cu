@@ -85,7 +85,7 @@ IGF_DEVICE void differentiate_rows(float (&square)[Tiles::kRows][Tiles::kSquares
     for (int j = 0; j < Tiles::kSquares; ++j) {
       const int at_j = tile_j + column_of_thread() + j * kColumnThreads;
       const bool seen = whole || sight.sees(first_i + i * kRowThreads, at_j);
-      const float p = math::exp<math::Fused>(multiply_add(square[i][j], scale, -lse[i]));
+      const float p = exp_of_score(square[i][j], scale, lse[i]);
       const float factor = dropout.seed == nullptr ? 1.0f : kept_factor(dropout, kept, j);
       square[i][j] = seen ? p * (dsquare[i][j] * factor - delta[i]) : 0.0f;
     }
@@ -173,7 +173,7 @@ IGF_DEVICE void differentiate_columns(float (&square)[Tiles::kRows][Tiles::kSqua
     for (int r = 0; r < Tiles::kRows; ++r) {
       const int at_j = tile_j + row_of_thread() + r * kRowThreads;
       const bool seen = whole || sight.sees(first_i + c * kColumnThreads, at_j);
-      const float p = seen ? math::exp<math::Fused>(multiply_add(square[r][c], scale, -lse[c])) : 0.0f;
+      const float p = seen ? exp_of_score(square[r][c], scale, lse[c]) : 0.0f;
       const float factor = dropout.seed == nullptr ? 1.0f : kept_factor(dropout, kept[r % 2], r / 2);
       dsquare[r][c] = seen ? p * (dsquare[r][c] * factor - delta[c]) : 0.0f;
       square[r][c] = p * factor;

@@ -58,7 +58,7 @@ IGF_DEVICE void soften(float (&square)[Tiles::kRows][Tiles::kSquares], Rows<Tile
     for (int c = 0; c < Tiles::kColumns; ++c) rows.out[i][c] *= before;
 #pragma unroll
     for (int j = 0; j < Tiles::kSquares; ++j) {
-      square[i][j] = math::exp<math::Fused>(multiply_add(square[i][j], scale, -base));
+      square[i][j] = exp_of_score(square[i][j], scale, base);
       rows.sum[i] += square[i][j];
     }
   }

@@ -52,6 +52,13 @@ using Quad = Vector<float, 4>;
 // a * b + c, rounded once; said outright, so that it is so in the emulator as on a GPU.
 IGF_DEVICE float multiply_add(float a, float b, float c) { return math::Fused::multiply_add(a, b, c); }
 
+// exp(product * scale - base). The score is rounded before base, which is a rounded score or lies near one, is taken from
+// it: where a query sees one key alone, the exponent is then 0 and not the rounding error of base.
+IGF_DEVICE float exp_of_score(float product, float scale, float base) {
+  const float score = multiply_add(product, scale, 0.0f);  // said so, no compiler joins it with the subtraction
+  return math::exp<math::Fused>(score - base);
+}
+
 IGF_DEVICE int row_of_thread() { return thread_x() / kColumnThreads; }     // [0, 8)
 IGF_DEVICE int column_of_thread() { return thread_x() % kColumnThreads; }  // [0, 16)
 

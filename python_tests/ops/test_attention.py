@@ -191,11 +191,17 @@ class TestAttention(OpSuite):
         return super().with_fixed_bits(results, case, dtype) if on_tensor_cores(case, dtype) else results
 
     def looser(self, what: str, case: Case, dtype: torch.dtype) -> dict[str, Any]:
-        """PyTorch's SDPA recomputes its softmax from lse as the op does; the yardstick written for dropout keeps it."""
-        if not case.options.get("dropout_p") or what == "output 0":
-            return {}
-        return {"rms_factor": 1.75, "max_factor": 3.0,
-                "why_looser": "the softmax is recomputed from lse, whose own rounding the yardstick does not have"}
+        """The op takes its softmax back from lse; the yardstick written for dropout keeps it, as SDPA may for few keys.
+
+        What rounding lse alone does to grad v of 40 queries on 11 keys, against a softmax that was kept: rms ratios of
+        0.96 to 1.36 over 30 seeds, 1.15 on average.
+        """
+        why = "the softmax is recomputed from lse, whose own rounding the yardstick does not have"
+        if case.options.get("dropout_p") and what != "output 0":
+            return {"rms_factor": 1.75, "max_factor": 3.0, "why_looser": why}
+        if case.name.startswith("more queries than keys") and what != "output 0" and dtype == torch.float32:
+            return {"rms_factor": 1.5, "why_looser": why}
+        return {}
 
 
 needs_the_emulator = pytest.mark.skipif(

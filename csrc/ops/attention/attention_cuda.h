@@ -19,7 +19,7 @@
 //
 // lse is [heads, query rows], and dropout's seed and the bounds of packed sequences are read on the device: a call
 // never waits for it. Bounds outside of the rows, or that decrease, are cut to what there is; rows that no sequence
-// covers are not written.
+// covers are not written, those that two cover hold anything.
 #pragma once
 
 #include "device/context.h"

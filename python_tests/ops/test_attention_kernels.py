@@ -39,6 +39,7 @@ DROPPED = (
 )
 LONG = (
     Case("length 1023", dense(1, 1023, 1023, 1, 1, 64)),
+    Case("length 2048", dense(1, 2048, 2048, 1, 1, 64)),
     Case("length 2048, window 256", dense(1, 2048, 2048, 1, 1, 128), {"window": 256}),
 )
 
@@ -69,7 +70,6 @@ def test_dropout(case: Case) -> None:
     judge(case, torch.float16, 80)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("case", LONG, ids=name_of)
 def test_long_sequences(case: Case, architecture: int) -> None:

@@ -164,7 +164,7 @@ class TestAttention(OpSuite):
         BadCall("window 0", lambda i: {**i, "window": 0}, ValueError, "at least 1.*got 0"),
         BadCall("window without causal", lambda i: {**i, "window": 4, "causal": False}, ValueError,
                 "needs causal=True"),
-        BadCall("dropout 1", lambda i: {**i, "dropout_p": 1.0}, ValueError, r"in \[0, 1\), got 1.0"),
+        BadCall("dropout 1", lambda i: {**i, "dropout_p": 1.0}, ValueError, r"in \[0, 1\), as a float32 too, got 1.0"),
         BadCall("dropout that float32 rounds to 1", lambda i: {**i, "dropout_p": 1 - 1e-9, "dropout_seed": 1},
                 ValueError, r"in \[0, 1\), as a float32 too, got 0.999999999"),
         BadCall("window of a float", lambda i: {**i, "window": 4.0}, TypeError, "window must be an int, got float"),
@@ -245,7 +245,7 @@ def test_cuda_execution_is_traced(packed: bool, dtype: torch.dtype) -> None:
     """Fake CUDA tensors pass the door and the fakes where the CUDA half was built, and meet a clear error where not."""
     rows = (12,) if packed else (2, 6)
     with FakeTensorMode():
-        q, kv = (torch.empty(*rows, heads, 64, device="cuda", dtype=dtype, requires_grad=True) for heads in (4, 2))
+        q, kv = (torch.empty(*rows, heads, 64, device="cuda", dtype=dtype) for heads in (4, 2))
         bounds = torch.empty(3, device="cuda", dtype=torch.int32) if packed else None
         if "attention" not in _library.CUDA_OPERATORS:
             with pytest.raises(BackendError, match="attention: has no CUDA kernel"):
@@ -253,13 +253,13 @@ def test_cuda_execution_is_traced(packed: bool, dtype: torch.dtype) -> None:
         else:
             out = attention(q, kv, kv, cu_seqlens=bounds)
             assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, q.shape)
-        # The fakes themselves, of which the door keeps a build without the CUDA half away.
-        raw, lse = torch.ops.instructgpt_fast.attention(q.detach(), kv.detach(), kv.detach(), bounds, True, None, 0.0,
-                                                        None, 0.125)
+        # The fakes themselves, of which the door keeps a build without the CUDA half away; without autograd,
+        # which a torch without CUDA cannot carry out.
+        raw, lse = torch.ops.instructgpt_fast.attention(q, kv, kv, bounds, True, None, 0.0, None, 0.125)
         assert (raw.device.type, raw.dtype, raw.shape) == ("cuda", dtype, q.shape)
         assert (lse.device.type, lse.dtype, tuple(lse.shape)) == ("cuda", torch.float32, (4, 12))
         gradients = torch.ops.instructgpt_fast.attention_backward(
-            raw, q.detach(), kv.detach(), kv.detach(), raw, lse, bounds, True, None, 0.0, None, 0.125, False)
+            raw, q, kv, kv, raw, lse, bounds, True, None, 0.0, None, 0.125, False)
         assert [(g.device.type, g.dtype, g.shape) for g in gradients] == [
             ("cuda", dtype, like.shape) for like in (q, kv, kv)]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from python_tests.build import ROOT
-
-import discover
+from python_tests.device.probe import build, load
 
 COUNTERS = 32  # kArrivalCounters
 PLACES_AT_ONCE = 1024  # of arrivals.cpp
@@ -19,23 +16,13 @@ STATIC_BYTES, UNASKED, ALIGNMENT = 256, 48 << 10, 1023
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    nvcc = discover.find_nvcc()[0]
-    if nvcc is None:
-        pytest.skip("no nvcc, whose headers this needs")
-    built = tmp_path_factory.mktemp("cuda_host") / "probe.so"
-    sources = [Path(__file__).parent / "cuda_runtime_probe.cpp", ROOT / "csrc/binding/cuda/arrivals.cpp"]
-    flags = ["-x", "c++", "-std=c++20", "-O1", "-shared", "-Xcompiler", "-fPIC,-fno-gnu-unique,-Wall,-Werror",
-             "-Xlinker", "-Bsymbolic", "-cudart", "none"]
-    subprocess.run([str(nvcc), *flags, f"-I{ROOT / 'csrc'}", *map(str, sources), "-o", str(built)], check=True)
-    return built
+    return build("cuda_runtime_probe.cpp", "binding/cuda/arrivals.cpp", tmp_path_factory.mktemp("cuda_host"))
 
 
 @pytest.fixture
 def probe(library: Path, tmp_path: Path) -> ctypes.CDLL:
     """The probe as a fresh process would have it: loaded from a file of its own, nothing allocated, nothing asked."""
-    copy = tmp_path / library.name
-    copy.write_bytes(library.read_bytes())
-    loaded = ctypes.CDLL(str(copy))
+    loaded = load(library, tmp_path)
     loaded.arrivals.restype = ctypes.POINTER(ctypes.c_uint32)
     loaded.arrivals.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_long)
     loaded.begin_capture.argtypes = (ctypes.c_ulonglong,)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from python_tests.build import ROOT
-
-import discover
+from python_tests.device.probe import build, load
 
 FLOAT, BFLOAT16, HALF = range(3)  # Element
 SWIZZLES = range(4)  # none, 32, 64, 128 bytes
@@ -28,23 +25,13 @@ class Handed(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    nvcc = discover.find_nvcc()[0]
-    if nvcc is None:
-        pytest.skip("no nvcc, whose headers this needs")
-    built = tmp_path_factory.mktemp("tensor_map") / "probe.so"
-    sources = [Path(__file__).parent / "tensor_map_probe.cpp", ROOT / "csrc/binding/cuda/tensor_map.cpp"]
-    flags = ["-x", "c++", "-std=c++20", "-O1", "-shared", "-Xcompiler", "-fPIC,-fno-gnu-unique,-Wall,-Werror",
-             "-Xlinker", "-Bsymbolic", "-cudart", "none"]
-    subprocess.run([str(nvcc), *flags, f"-I{ROOT / 'csrc'}", *map(str, sources), "-o", str(built)], check=True)
-    return built
+    return build("tensor_map_probe.cpp", "binding/cuda/tensor_map.cpp", tmp_path_factory.mktemp("tensor_map"))
 
 
 @pytest.fixture
 def probe(library: Path, tmp_path: Path) -> ctypes.CDLL:
     """The probe as a fresh process would have it."""
-    copy = tmp_path / library.name
-    copy.write_bytes(library.read_bytes())
-    loaded = ctypes.CDLL(str(copy))
+    loaded = load(library, tmp_path)
     loaded.make_map.restype = ctypes.POINTER(Handed)
     loaded.make_map.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_int, ctypes.c_long * 5, ctypes.c_long * 5,
                                 ctypes.c_int * 5, ctypes.c_int)

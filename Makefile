@@ -48,7 +48,7 @@ types: $(VENV)/pins
 clean:
 	rm -rf $(VENV) build dist *.egg-info instructgpt_fast/lib instructgpt_fast/_build_info.json instructgpt_fast/_host*.so
 
-$(VENV)/pins: requirements-dev.txt
+$(VENV)/pins: requirements-dev.txt requirements-files.txt
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found on PATH;" \
 	  "install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c "$(NEW_ENOUGH)" || { echo "make: PYTHON=$(PYTHON) must be Python 3.11 or newer," \
@@ -57,6 +57,7 @@ $(VENV)/pins: requirements-dev.txt
 	  || { echo "make: $(PYTHON) could not make $(VENV); on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
 	@echo "Installing the pinned requirements into $(VENV): a few minutes the first time"
 	@$(PIP) install --quiet --quiet --requirement requirements-dev.txt
+	@$(PIP) install --quiet --quiet --no-deps --requirement requirements-files.txt
 	@touch $@
 
 $(VENV)/installed: $(VENV)/pins pyproject.toml setup.py CMakeLists.txt $(wildcard buildtools/*.py)

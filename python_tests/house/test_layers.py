@@ -14,7 +14,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("ops", "tokenizer"),
     ("model", "data", "optim", "checkpoint", "device", "simt"),
     ("generate", "rlhf"),
-    ("train", "evaluate", "doctor"),
+    ("train", "evaluate", "serve", "doctor"),
     ("quickstart",),
     ("cli", "__main__"),
 )

@@ -1,0 +1,47 @@
+"""What the engine is asked for, and what it tells as tokens are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from instructgpt_fast.generate.sampling import SamplingConfig
+
+FinishReason = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to complete `count` times.
+
+    prompt: token ids, at least one, fewer than the model's context. sampling: how tokens are drawn, and when to end.
+    count: completions; they share the prompt's keys and values. seeds: one in [0, 2^63) a completion; None makes them
+    from sampling.seed. top_logprobs: alternatives told beside each token, the likeliest first; 0 for none.
+    """
+
+    prompt: Sequence[int]
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    count: int = 1
+    seeds: Sequence[int] | None = None
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One token of one completion.
+
+    ticket: of the request, as `Engine.submit` returned it. index: which of the request's completions, from 0.
+    token: its id. logprob: nats, at the sampling temperature and before truncation. alternatives: (id, logprob) of the
+    request's top_logprobs likeliest tokens. text: what may be shown now, "" while a character or a possible stop string
+    is incomplete, and without a tokenizer; joined, the pieces are the completion's text, without its stop string.
+    finish_reason: set with the last token: "eos" (end-of-text or one of stop_ids), "stop" (a stop string), "length".
+    """
+
+    ticket: int
+    index: int
+    token: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+    text: str = ""
+    finish_reason: FinishReason | None = None

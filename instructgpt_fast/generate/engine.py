@@ -11,7 +11,7 @@ from torch import Tensor
 from instructgpt_fast import ops
 from instructgpt_fast.errors import ConfigError, DataError, TrainingError
 from instructgpt_fast.generate.active import ActiveRows
-from instructgpt_fast.generate.sampling import Completion, SamplingConfig, default_seeds
+from instructgpt_fast.generate.sampling import Completion, FinishReason, SamplingConfig, default_seeds
 from instructgpt_fast.model import GPT, Decoder, KVCache
 
 # Most prompt tokens run at once: bounds the memory of a prefill, and is enough to keep matrix products efficient.
@@ -122,8 +122,8 @@ class Engine:
         found = []
         for offset, count in zip(self._offsets, self._counts, strict=False):
             drawn = tokens[offset : offset + count]
-            finished = bool(drawn) and drawn[-1] == self.eos_id
-            found.append(Completion(drawn, logprobs[offset : offset + count], finished))
+            reason: FinishReason = "eos" if drawn and drawn[-1] == self.eos_id else "length"
+            found.append(Completion(drawn, logprobs[offset : offset + count], reason))
         return found
 
     def token(self, prompt: int, place: int) -> int:

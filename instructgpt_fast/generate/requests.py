@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from instructgpt_fast.generate.sampling import SamplingConfig
+from instructgpt_fast.generate.sampling import FinishReason, SamplingConfig
 
-FinishReason = Literal["eos", "stop", "length"]
+__all__ = ["Drawn", "FinishReason", "Request"]
 
 
 @dataclass(frozen=True)

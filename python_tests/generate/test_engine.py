@@ -60,7 +60,7 @@ def one_by_one(model: GPT, prompt: list[int], seed: int, sampling: SamplingConfi
         logprobs.append(float(logprob))
         if tokens[-1] == EOS:
             break
-    return Completion(tokens[len(prompt) :], logprobs, tokens[-1] == EOS)
+    return Completion(tokens[len(prompt) :], logprobs, "eos" if tokens[-1] == EOS else "length")
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

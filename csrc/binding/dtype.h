@@ -1,9 +1,10 @@
-// From a tensor's dtype to a C++ storage type.
+// From a tensor's dtype to a C++ storage type, and to the element type that kernels are told.
 #pragma once
 
 #include "binding/check.h"
 #include "binding/torch.h"
 #include "cpu/scalar.h"
+#include "device/context.h"
 
 namespace igf {
 
@@ -20,6 +21,18 @@ void switch_float(const char* op, ScalarType dtype, const Body& body) {
     case ScalarType::BFloat16: return body(bfloat16{});
     case ScalarType::Half: return body(half{});
     default: IGF_CHECK(false, op, ": serves float32, bfloat16 and float16, got dtype number ", static_cast<int>(dtype));
+  }
+}
+
+// The element type of a tensor; any but f32, bf16 and f16 is an error naming the op.
+inline Element element_of(const char* op, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return Element::kFloat;
+    case ScalarType::BFloat16: return Element::kBfloat16;
+    case ScalarType::Half: return Element::kHalf;
+    default:
+      IGF_CHECK(false, op, ": serves float32, bfloat16 and float16, got dtype number ",
+                static_cast<int>(tensor.scalar_type()));
   }
 }
 

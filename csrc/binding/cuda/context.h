@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
+#include "binding/dtype.h"
 #include "binding/tensor.h"
 #include "device/context.h"
 
@@ -30,18 +31,6 @@ using torch::stable::accelerator::DeviceGuard;
 // The current stream of the tensor's device, with at least `arrivals` counters. Raises RuntimeError under a torch that was
 // built without CUDA.
 DeviceContext device_context(const Tensor& tensor, int64_t arrivals = kArrivalCounters);
-
-// The element type of a tensor; any but f32, bf16 and f16 is an error naming the op.
-inline Element element_of(const char* op, const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float: return Element::kFloat;
-    case ScalarType::BFloat16: return Element::kBfloat16;
-    case ScalarType::Half: return Element::kHalf;
-    default:
-      IGF_CHECK(false, op, ": serves float32, bfloat16 and float16, got dtype number ",
-                static_cast<int>(tensor.scalar_type()));
-  }
-}
 
 // Tells whether the tensor's first element stands on a 16-byte boundary; true for none.
 inline bool is_aligned(const OptionalTensor& tensor) {

@@ -1,6 +1,6 @@
 """Byte-level BPE: train, load and save; every text comes back unchanged; dialogues with their loss_mask."""
 
-from instructgpt_fast.tokenizer.dialogue import ROLES, Encoded, Message, PromptFormat, as_messages
+from instructgpt_fast.tokenizer.dialogue import ROLES, Encoded, Message, PromptFormat, as_messages, only_text
 from instructgpt_fast.tokenizer.stream import TextStream
 from instructgpt_fast.tokenizer.tokenizer import EOS, PAD, Tokenizer
 
@@ -14,4 +14,5 @@ __all__ = [
     "TextStream",
     "Tokenizer",
     "as_messages",
+    "only_text",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from instructgpt_fast.errors import DataError
 
-__all__ = ["ROLES", "Encoded", "Message", "PromptFormat", "Role", "as_messages", "check_order"]
+__all__ = ["ROLES", "Encoded", "Message", "PromptFormat", "Role", "as_messages", "check_order", "only_text"]
 
 PromptFormat = Literal["raw", "dialogue"]
 """How a prompt becomes tokens: its text alone ("raw"), or turns between role tokens ("dialogue")."""
@@ -41,6 +41,19 @@ def as_messages(value: Any) -> tuple[Message, ...]:
     messages = tuple(_as_message(place, item) for place, item in enumerate(value))
     check_order(messages)
     return messages
+
+
+def only_text(prompt: Any) -> str:
+    """Return a prompt for the raw format: text, or one user message. Raises DataError for more than one message."""
+    if isinstance(prompt, str):
+        return prompt
+    messages = as_messages(prompt)
+    if len(messages) != 1 or messages[0].role != "user":
+        raise DataError(
+            f"messages: the raw format has no roles, so it takes one user message, got {len(messages)} messages; "
+            "use prompt_format='dialogue'"
+        )
+    return messages[0].content
 
 
 def check_order(messages: Sequence[Message]) -> None:

@@ -15,7 +15,7 @@ from tokenizers import models
 from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.tokenizer.byte_level import ALPHABET, read_merges, read_vocab, token_bytes
-from instructgpt_fast.tokenizer.dialogue import ROLES, Encoded, Message, PromptFormat, Role, as_messages
+from instructgpt_fast.tokenizer.dialogue import ROLES, Encoded, Message, PromptFormat, Role, as_messages, only_text
 from instructgpt_fast.tokenizer.stream import TextStream
 from instructgpt_fast.tokenizer.training import byte_level_backend, check_text, train_backend
 
@@ -185,7 +185,7 @@ class Tokenizer:
         Raises DataError for messages out of order, and for more than one user message in the raw format.
         """
         if prompt_format == "raw":
-            return self.encode(_only_text(prompt))
+            return self.encode(only_text(prompt))
         if prompt_format != "dialogue":
             raise ConfigError(f"tokenizer: prompt_format must be 'raw' or 'dialogue', got {prompt_format!r}")
         messages = (Message("user", prompt),) if isinstance(prompt, str) else as_messages(prompt)
@@ -233,18 +233,6 @@ class Tokenizer:
         tokens = [token.hex() for token in self._bytes]
         whole = json.dumps([tokens, merges, self.eos_id, self.pad_id, sorted(self.role_ids.items())])
         return hashlib.sha256(whole.encode("ascii")).hexdigest()
-
-
-def _only_text(prompt: str | Sequence[Message]) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    messages = as_messages(prompt)
-    if len(messages) != 1 or messages[0].role != "user":
-        raise DataError(
-            f"messages: the raw format has no roles, so it takes one user message, got {len(messages)} messages; "
-            "use prompt_format='dialogue'"
-        )
-    return messages[0].content
 
 
 def _token_names(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 #   make test         the tests            make quickstart   the whole method on real text, under 10 minutes
 #   make lint types   ruff, mypy           make build        the native libraries, in place
 #   make slow         the long tests       make clean        forget .venv and all built files
+#   make browser      find a Chromium for the tests of the chat page; root on Debian gets one installed
 #   make gpu          build for this machine's GPU, test every kernel there, run all micro-benchmarks: 8 minutes
 #
 # PYTHON=...  the Python to make .venv with (3.11 or newer; by default the first that fits)
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
   $$python -c "$(NEW_ENOUGH)" 2>/dev/null && { echo $$python; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: test slow gpu quickstart build lint types clean
+.PHONY: test slow gpu browser quickstart build lint types clean
 .DELETE_ON_ERROR:
 
 test: build
@@ -30,6 +31,10 @@ slow: build
 # Not in .venv: with a Python that is there and whose torch sees the GPU. Downloads nothing.
 gpu:
 	@$(PYTHON) tools/run_on_gpu.py $(if $(filter command line environment,$(origin PYTHON)),--python $(PYTHON)) $(ARGS)
+
+# With any Python; the tests of the page skip where there is none, and fail where CI is set.
+browser:
+	@$(PYTHON) tools/find_or_install_browser.py
 
 quickstart: build
 	$(BIN)/instructgpt-fast quickstart $(ARGS)

@@ -10,6 +10,7 @@ try:
     from instructgpt_fast.ops.embedding import embedding, embedding_oracle
     from instructgpt_fast.ops.gae import ShapedGae, gae, gae_oracle, shaped_gae, shaped_gae_oracle
     from instructgpt_fast.ops.grad_norm import grad_norm, grad_norm_oracle
+    from instructgpt_fast.ops.invariant_linear import invariant_linear, invariant_linear_oracle
     from instructgpt_fast.ops.layer_norm import layer_norm, layer_norm_oracle
     from instructgpt_fast.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_oracle
     from instructgpt_fast.ops.masked_whiten import masked_whiten, masked_whiten_oracle
@@ -41,6 +42,8 @@ __all__ = [
     "gae_oracle",
     "grad_norm",
     "grad_norm_oracle",
+    "invariant_linear",
+    "invariant_linear_oracle",
     "layer_norm",
     "layer_norm_oracle",
     "linear_cross_entropy",

@@ -14,6 +14,7 @@ from .tree import PACKAGE, ROOT, files_with
 OPS = (
     "attention", "attention_decode", "layer_norm", "bias_gelu", "embedding", "linear_cross_entropy", "token_logprobs",
     "adamw", "grad_norm", "gae", "masked_whiten", "ppo_loss", "ranking_loss", "sample_token",
+    "invariant_linear",
 )
 RAW_DEVICE_WORDS = re.compile(
     r"\basm\b|__(shared|global|device|launch_bounds)__|<<<|\b(thread|block|grid)(Idx|Dim)\b"

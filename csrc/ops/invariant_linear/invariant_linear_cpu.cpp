@@ -1,0 +1,225 @@
+// invariant_linear on the CPU: dot products along the inputs, in tiles of a few rows and a few outputs that share loads.
+//
+// The order of a sum: inputs are cut into blocks (block_inputs); in a block, lane l of sixteen adds the terms l, l + 16,
+// l + 32, ... in turn (terms that are missing at the end of the inputs are zeros); the lanes are added in the order of
+// cpu/lanes.h, the blocks' sums in turn, the bias last. Which tile computes a sum, and beside which others, changes
+// nothing of that.
+//
+// Memory: for few rows the weight is read once, as it lies in memory. For many, rows and outputs are cut into tasks
+// whose data stay in the caches, and a 16-bit weight is widened once a task.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "cpu/lanes.h"
+#include "cpu/parallel.h"
+#include "ops/invariant_linear/invariant_linear.h"
+
+namespace igf {
+namespace {
+
+// Inputs that are summed in one piece, at most: of eight rows and four outputs they fit into a first-level cache.
+constexpr int64_t kBlockInputs = 1024;
+// At most so many rows count as few.
+constexpr int64_t kFewRows = 16;
+// A task's rows and outputs where there are many rows; its outputs where there are few.
+constexpr int64_t kTaskRows = 128, kTaskOutputs = 64, kFewTaskOutputs = 16;
+// Rows that are swept together over the outputs.
+constexpr int64_t kSweepRows = 8;
+// Products worth a thread's start.
+constexpr int64_t kGrainProducts = 1 << 16;
+
+// How many inputs a block has; the last may have fewer.
+int64_t block_inputs(int64_t inputs) {
+  const int64_t blocks = std::max<int64_t>(1, ceil_div(inputs, kBlockInputs));
+  return std::max<int64_t>(kLanes, ceil_div(ceil_div(inputs, blocks), kLanes) * kLanes);
+}
+
+// Some rows, some outputs and a block of inputs. sums[m * pitch + n] is added to, or written where this is the first
+// block.
+template <typename T>
+struct Sweep {
+  const float* x;
+  const T* weight;
+  float* sums;
+  int64_t x_stride, weight_stride, pitch;
+  int64_t rows, outputs, inputs;
+  bool is_first;
+};
+
+template <int ROWS, int OUTPUTS, typename T>
+IGF_INLINE void tile(const Sweep<T>& s, int64_t row, int64_t output) {
+  const float* x = s.x + row * s.x_stride;
+  const T* weight = s.weight + output * s.weight_stride;
+  Lanes sums[ROWS * OUTPUTS] = {};
+  int64_t k = 0;
+  for (; k + kLanes <= s.inputs; k += kLanes) {
+    Lanes w[OUTPUTS];
+#pragma GCC unroll 16
+    for (int n = 0; n < OUTPUTS; ++n) load(weight + n * s.weight_stride + k, w[n]);
+#pragma GCC unroll 16
+    for (int m = 0; m < ROWS; ++m) {
+      Lanes a;
+      load(x + m * s.x_stride + k, a);
+#pragma GCC unroll 16
+      for (int n = 0; n < OUTPUTS; ++n) sums[m * OUTPUTS + n] += a * w[n];
+    }
+  }
+  if (k < s.inputs) {
+    Lanes w[OUTPUTS];
+#pragma GCC unroll 16
+    for (int n = 0; n < OUTPUTS; ++n) load_some(weight + n * s.weight_stride + k, s.inputs - k, w[n]);
+#pragma GCC unroll 16
+    for (int m = 0; m < ROWS; ++m) {
+      Lanes a;
+      load_some(x + m * s.x_stride + k, s.inputs - k, a);
+#pragma GCC unroll 16
+      for (int n = 0; n < OUTPUTS; ++n) sums[m * OUTPUTS + n] += a * w[n];
+    }
+  }
+  sum_lanes(sums);
+  float* to = s.sums + row * s.pitch + output;
+  for (int m = 0; m < ROWS; ++m) {
+    for (int n = 0; n < OUTPUTS; ++n) {
+      const float before = s.is_first ? 0.0f : to[m * s.pitch + n];
+      to[m * s.pitch + n] = before + sums[0][m * OUTPUTS + n];
+    }
+  }
+}
+
+// Outputs [output, output + OUTPUTS) of every row.
+template <int OUTPUTS, typename T>
+IGF_INLINE void sweep_column(const Sweep<T>& s, int64_t output) {
+  int64_t row = 0;
+  for (; row + 4 <= s.rows; row += 4) {
+    for (int64_t n = 0; n < OUTPUTS; n += 4) tile<4, OUTPUTS < 4 ? OUTPUTS : 4>(s, row, output + n);
+  }
+  if (row + 2 <= s.rows) {
+    for (int64_t n = 0; n < OUTPUTS; n += 8) tile<2, OUTPUTS < 8 ? OUTPUTS : 8>(s, row, output + n);
+    row += 2;
+  }
+  if (row < s.rows) tile<1, OUTPUTS>(s, row, output);
+}
+
+template <typename T>
+IGF_INLINE void sweep_body(const Sweep<T>& s) {
+  int64_t output = 0;
+  for (; output + kLanes <= s.outputs; output += kLanes) sweep_column<kLanes>(s, output);
+  for (; output < s.outputs; ++output) sweep_column<1>(s, output);
+}
+
+template <typename T>
+IGF_INLINE void widen_body(const T* from, int64_t stride, int64_t rows, int64_t inputs, float* to, int64_t to_stride) {
+  for (int64_t m = 0; m < rows; ++m) {
+    const T* row = from + m * stride;
+    float* wide = to + m * to_stride;
+    int64_t k = 0;
+    for (; k + kLanes <= inputs; k += kLanes) {
+      Lanes lanes;
+      load(row + k, lanes);
+      std::memcpy(wide + k, &lanes, sizeof lanes);
+    }
+    for (; k < inputs; ++k) wide[k] = static_cast<float>(row[k]);
+  }
+}
+
+// y = sums + bias.
+template <typename T, typename Y>
+IGF_INLINE void finish_body(const float* sums, const T* bias, Y* y, int64_t count) {
+  if (bias == nullptr) {
+    for (int64_t n = 0; n < count; ++n) y[n] = Y(sums[n]);
+  } else {
+    for (int64_t n = 0; n < count; ++n) y[n] = Y(sums[n] + static_cast<float>(bias[n]));
+  }
+}
+
+// One plain function a dtype, because IGF_CLONES takes no template.
+#define IGF_LINEAR_FINISH(T, Y)                                                                              \
+  IGF_CLONES void finish(const float* __restrict sums, const T* __restrict bias, Y* __restrict y, int64_t count) { \
+    finish_body(sums, bias, y, count);                                                                       \
+  }
+#define IGF_LINEAR_LOOPS(T)                                                                                      \
+  IGF_CLONES void sweep(const Sweep<T>& s) { sweep_body(s); }                                                    \
+  IGF_CLONES void widen(const T* from, int64_t stride, int64_t rows, int64_t inputs, float* to, int64_t to_stride) { \
+    widen_body(from, stride, rows, inputs, to, to_stride);                                                       \
+  }                                                                                                              \
+  IGF_LINEAR_FINISH(T, float)
+IGF_LINEAR_LOOPS(float)
+IGF_LINEAR_LOOPS(bfloat16)
+IGF_LINEAR_LOOPS(half)
+IGF_LINEAR_FINISH(bfloat16, bfloat16)
+IGF_LINEAR_FINISH(half, half)
+#undef IGF_LINEAR_LOOPS
+#undef IGF_LINEAR_FINISH
+
+// Rows [first_row, last_row) of outputs [first_output, last_output); x is in f32, its rows a.inputs apart.
+template <typename T, typename Y>
+void run_task(const InvariantLinear& a, const float* x, int64_t first_row, int64_t last_row, int64_t first_output,
+              int64_t last_output, std::vector<float>& sums, std::vector<float>& panel) {
+  const int64_t rows = last_row - first_row, outputs = last_output - first_output, block = block_inputs(a.inputs);
+  const T* weight = static_cast<const T*>(a.weight) + first_output * a.inputs;
+  const T* bias = a.bias == nullptr ? nullptr : static_cast<const T*>(a.bias) + first_output;
+  const bool widened = !std::is_same_v<T, float> && rows > kFewRows;
+  sums.resize(static_cast<size_t>(rows * outputs));
+  if (widened) panel.resize(static_cast<size_t>(outputs * block));
+  // Once even without inputs: the sums are written then.
+  for (int64_t k = 0; k == 0 || k < a.inputs; k += block) {
+    const int64_t inputs = std::min(block, a.inputs - k);
+    if (widened) widen(weight + k, a.inputs, outputs, inputs, panel.data(), block);
+    for (int64_t row = 0; row < rows; row += widened || rows > kFewRows ? kSweepRows : kFewRows) {
+      const int64_t count = std::min(rows > kFewRows ? kSweepRows : kFewRows, rows - row);
+      const float* from = x + (first_row + row) * a.inputs + k;
+      float* to = sums.data() + row * outputs;
+      if (widened) {
+        sweep(Sweep<float>{from, panel.data(), to, a.inputs, block, outputs, count, outputs, inputs, k == 0});
+      } else {
+        sweep(Sweep<T>{from, weight + k, to, a.inputs, a.inputs, outputs, count, outputs, inputs, k == 0});
+      }
+    }
+  }
+  Y* y = static_cast<Y*>(a.y) + first_row * a.outputs + first_output;
+  for (int64_t m = 0; m < rows; ++m) finish(sums.data() + m * outputs, bias, y + m * a.outputs, outputs);
+}
+
+template <typename T, typename Y>
+void run(const InvariantLinear& a, const float* x) {
+  const bool few = a.rows <= kFewRows;
+  const int64_t task_rows = few ? kFewRows : kTaskRows, task_outputs = few ? kFewTaskOutputs : kTaskOutputs;
+  const int64_t row_tasks = ceil_div(a.rows, task_rows), tasks = row_tasks * ceil_div(a.outputs, task_outputs);
+  const int64_t products = std::min(a.rows, task_rows) * task_outputs * std::max<int64_t>(1, a.inputs);
+  parallel_for(0, tasks, 1 + kGrainProducts / products, [&](int64_t begin, int64_t end) {
+    std::vector<float> sums, panel;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t row = task % row_tasks * task_rows, output = task / row_tasks * task_outputs;
+      run_task<T, Y>(a, x, row, std::min(a.rows, row + task_rows), output, std::min(a.outputs, output + task_outputs),
+                     sums, panel);
+    }
+  });
+}
+
+template <typename T>
+void run_element(const InvariantLinear& a) {
+  const T* x = static_cast<const T*>(a.x);
+  if constexpr (std::is_same_v<T, float>) {
+    run<float, float>(a, x);
+  } else {
+    std::vector<float> wide(static_cast<size_t>(a.rows * a.inputs));
+    parallel_for(0, a.rows, 1 + kGrainProducts / (a.inputs + 1), [&](int64_t begin, int64_t end) {
+      widen(x + begin * a.inputs, a.inputs, end - begin, a.inputs, wide.data() + begin * a.inputs, a.inputs);
+    });
+    a.y_element == Element::kFloat ? run<T, float>(a, wide.data()) : run<T, T>(a, wide.data());
+  }
+}
+
+}  // namespace
+
+void invariant_linear(const InvariantLinear& a) {
+  if (a.rows == 0 || a.outputs == 0) return;
+  switch (a.element) {
+    case Element::kFloat: return run_element<float>(a);
+    case Element::kBfloat16: return run_element<bfloat16>(a);
+    case Element::kHalf: return run_element<half>(a);
+  }
+}
+
+}  // namespace igf

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.generate.sampling import FinishReason, SamplingConfig
+from instructgpt_fast.model import GPTConfig
 
-__all__ = ["Drawn", "FinishReason", "Request"]
+__all__ = ["Drawn", "FinishReason", "Request", "check_prompt", "check_seeds"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,28 @@ class Drawn:
     alternatives: tuple[tuple[int, float], ...] = ()
     text: str = ""
     finish_reason: FinishReason | None = None
+
+
+def check_prompt(prompt: Sequence[int], config: GPTConfig, name: str) -> None:
+    """Raise DataError unless a model of this shape can complete the prompt, which the message calls `name`."""
+    context, vocabulary = config.n_positions, config.vocab_size
+    if not prompt:
+        raise DataError(f"sample: a prompt must have at least one token, got none in {name}; leave it out.")
+    if len(prompt) >= context:
+        raise DataError(
+            f"sample: a prompt must be shorter than the context of {context} tokens, got {len(prompt)} in {name}; "
+            "shorten it or use a model with more positions."
+        )
+    if min(prompt) < 0 or max(prompt) >= vocabulary:
+        raise DataError(
+            f"sample: token ids must be in 0..{vocabulary - 1}, got {min(prompt)}..{max(prompt)} in {name}; encode it "
+            "with the model's own tokenizer."
+        )
+
+
+def check_seeds(seeds: Sequence[int], count: int, each: str) -> None:
+    """Raise ConfigError unless there are `count` seeds in [0, 2^63), one for `each` of what they are for."""
+    if len(seeds) != count:
+        raise ConfigError(f"sample: there must be one seed a {each}, got {len(seeds)} for {count} {each}s.")
+    if any(not 0 <= seed < 2**63 for seed in seeds):
+        raise ConfigError("sample: seeds must be in [0, 2^63), got one outside; take them modulo 2^63.")

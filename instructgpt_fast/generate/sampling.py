@@ -71,16 +71,16 @@ class SamplingConfig:
                 name = rule.split()[0]
                 raise ConfigError(f"sampling: {rule}, got {getattr(self, name)!r}; correct the option.")
         if self.num_beams > 1:
-            self._check_beams()
+            self.check_search()
 
-    def _check_beams(self) -> None:
-        """Beam search draws nothing, so what shapes a draw would be without effect: refused rather than ignored."""
+    def check_search(self) -> None:
+        """Raise ConfigError for an option that shapes a draw: a beam search draws nothing and would ignore it."""
         wanted = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0}
         for name, value in wanted.items():
             if getattr(self, name) != value:
                 raise ConfigError(
-                    f"sampling: num_beams={self.num_beams} searches and draws nothing, so {name} must be {value}, got "
-                    f"{getattr(self, name)}; set {name}={value}, or num_beams=1."
+                    f"sampling: beam search (num_beams={self.num_beams}) draws nothing, so {name} must be {value}, got "
+                    f"{getattr(self, name)}; set {name}={value}, or sample instead."
                 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
+from typing import Self
 
 from instructgpt_fast.tokenizer import Tokenizer
 
@@ -39,6 +41,12 @@ class StopText:
         shown = self._take(self._stream.finish())
         rest, self._held = self._held, ""
         return shown + rest
+
+    def fork(self) -> Self:
+        """Return a second reader that has taken the same tokens and may go on with others."""
+        other = copy.copy(self)
+        other._stream = self._stream.fork()
+        return other
 
     def _take(self, piece: str) -> str:
         if self._stopped:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import copy
 from collections.abc import Callable
+from typing import Self
 
 __all__ = ["TextStream"]
 
@@ -25,3 +27,10 @@ class TextStream:
     def finish(self) -> str:
         """Return what an incomplete character at the end stands for: U+FFFD, or nothing when none is open."""
         return self._decoder.decode(b"", final=True)
+
+    def fork(self) -> Self:
+        """Return a second stream that has read the same tokens and may go on with others."""
+        other = copy.copy(self)
+        other._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        other._decoder.setstate(self._decoder.getstate())
+        return other

@@ -48,7 +48,7 @@ def test_refused(option: str, value: Any, message: str) -> None:
 def test_options_of_a_draw_are_refused_beside_beams(option: str, value: float) -> None:
     options: dict[str, Any] = {"temperature": 0.0, option: value}
     SamplingConfig(**options)
-    with pytest.raises(ConfigError, match=f"num_beams=4 searches and draws nothing, so {option} must be"):
+    with pytest.raises(ConfigError, match=rf"beam search \(num_beams=4\) draws nothing, so {option} must be"):
         SamplingConfig(num_beams=4, **options)
 
 

@@ -20,6 +20,12 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(texts, 300, min_frequency=1)
 
 
+def in_bytes(tokenizer: Tokenizer, text: str) -> list[int]:
+    """A token for each byte: characters of several bytes are cut."""
+    ids = {tokenizer.bytes_of(t): t for t in range(tokenizer.vocab_size)}
+    return [ids[bytes([number])] for number in text.encode()]
+
+
 def cut(text: str, stop: list[str]) -> tuple[str, bool]:
     """The rule itself: over ever longer beginnings, until one ends with a stop string; the longest such one counts."""
     for end in range(1, len(text) + 1):
@@ -50,7 +56,7 @@ def test_equals_cutting_the_whole_text(tokenizer: Tokenizer, seed: int) -> None:
         tokens: list[int] = []
         for _ in range(draw.randrange(12)):
             word = "".join(draw.choices(LETTERS, k=draw.randrange(1, 5)))
-            tokens += draw.choice([tokenizer.encode(word), list(word.encode()), [draw.choice(ordinary)]])
+            tokens += draw.choice([tokenizer.encode(word), in_bytes(tokenizer, word), [draw.choice(ordinary)]])
         stop = ["".join(draw.choices([*LETTERS, "\ufffd"], k=draw.randrange(1, 6))) for _ in range(draw.randrange(4))]
         expected, stopped = cut(tokenizer.decode(tokens), stop)
         pieces, found = shown(tokenizer, tokens, stop)
@@ -95,3 +101,16 @@ def test_special_tokens_and_stop_ids_give_no_text(tokenizer: Tokenizer) -> None:
     assert stream.push(tokenizer.eos_id) == ("", False)
     assert stream.push(b) == ("", False)
     assert stream.finish() == "a"
+
+
+def test_forks_go_on_apart(tokenizer: Tokenizer) -> None:
+    """In the middle of a character and of a stop string."""
+    a, b = tokenizer.encode("a")[0], tokenizer.encode("b")[0]
+    stream = StopText(tokenizer, ["aé"])
+    first, second = in_bytes(tokenizer, "é")
+    assert [stream.push(t) for t in (a, first)] == [("", False)] * 2
+    other = stream.fork()
+    assert stream.push(second) == ("", True)
+    assert other.push(b) == ("a\ufffdb", False)
+    assert stream.push(a) == ("", True)
+    assert other.push(a) == ("", False)

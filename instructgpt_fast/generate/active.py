@@ -1,67 +1,100 @@
-"""The rows being decoded, as tensors that one step reads and advances together."""
+"""The rows being decoded, as tensors that stay in their place from step to step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
 from torch import Tensor
 
+from instructgpt_fast.generate.row import Row
 
-@dataclass
+
 class ActiveRows:
-    """State of B rows; entry b of every field belongs to the same completion.
+    """Slots for `slots` rows; the n active ones are slots 0..n-1, and a step works on the first n lines of everything.
 
-    prompts: the prompt's number. rows: the row claimed in the cache. tokens: int64 [B], drawn last.
-    done: bool [B], the completion has ended; nothing of the row changes any more.
-    positions: int64 [B], where the next token will stand; lengths: int32 [B], the same number as the cache counts it.
-    block_table: int32 [B, M], the rows' pages. seeds: int64 [B].
-    cursors, ends: int64 [B], where in the flat results the next token goes, and where the row's share ends.
-    history: int64 [B, L], prompt and completion so far padded with -1; None without a repetition penalty.
+    tokens: int64 [slots], drawn last. positions: int64 [slots], where that token will stand; lengths: int32 [slots],
+    the same number as the cache counts it. seeds: int64 [slots]. parameters: f32 [slots, 5], as ops.sample_token takes
+    them.
+    block_table: int32 [slots, table_width], the rows' pages.
+    history: int64 [slots, context], prompt and completion so far padded with -1; None until a row has a repetition
+        penalty. Only rows with a penalty are sure to have theirs.
+    The host has a copy of everything but the history (on the CPU they are one memory): rows join, grow and leave there,
+    and `upload` makes the change good on the device.
     """
 
-    prompts: list[int]
-    rows: list[int]
-    tokens: Tensor
-    done: Tensor
-    positions: Tensor
-    lengths: Tensor
-    block_table: Tensor
-    seeds: Tensor
-    cursors: Tensor
-    ends: Tensor
-    history: Tensor | None
+    def __init__(self, slots: int, table_width: int, context: int, device: torch.device) -> None:
+        self.rows: list[Row] = []
+        self._slots, self._context, self._device = slots, context, device
+        shapes = {
+            "numbers": ((3, slots), torch.int64), "lengths": ((slots,), torch.int32),
+            "parameters": ((slots, 5), torch.float32), "block_table": ((slots, table_width), torch.int32),
+        }
+        pinned = device.type == "cuda"
+        self._host = {name: torch.zeros(s, dtype=d, pin_memory=pinned) for name, (s, d) in shapes.items()}
+        self._host["block_table"].fill_(-1)
+        self._shared = device.type == "cpu"
+        placed = {name: t if self._shared else t.to(device) for name, t in self._host.items()}
+        self._device_copy = placed
+        self._numbers, self._lengths, self._parameters, self._table = (t.numpy() for t in self._host.values())
+        self.tokens, self.positions, self.seeds = placed["numbers"].unbind(0)
+        self.lengths, self.parameters, self.block_table = (
+            placed["lengths"], placed["parameters"], placed["block_table"])
+        self.history: Tensor | None = None
+        self._stale = False
 
-    def select(self, places: Tensor) -> ActiveRows:
-        """Return the rows at `places`, int64 [n]."""
-        kept = places.tolist()
-        return ActiveRows(
-            prompts=[self.prompts[i] for i in kept],
-            rows=[self.rows[i] for i in kept],
-            tokens=self.tokens[places],
-            done=self.done[places],
-            positions=self.positions[places],
-            lengths=self.lengths[places],
-            block_table=self.block_table[places],
-            seeds=self.seeds[places],
-            cursors=self.cursors[places],
-            ends=self.ends[places],
-            history=None if self.history is None else self.history[places],
-        )
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def join(self, other: ActiveRows) -> ActiveRows:
-        """Return these rows followed by the other ones."""
-        both = self.history is not None and other.history is not None
-        return ActiveRows(
-            prompts=self.prompts + other.prompts,
-            rows=self.rows + other.rows,
-            tokens=torch.cat([self.tokens, other.tokens]),
-            done=torch.cat([self.done, other.done]),
-            positions=torch.cat([self.positions, other.positions]),
-            lengths=torch.cat([self.lengths, other.lengths]),
-            block_table=torch.cat([self.block_table, other.block_table]),
-            seeds=torch.cat([self.seeds, other.seeds]),
-            cursors=torch.cat([self.cursors, other.cursors]),
-            ends=torch.cat([self.ends, other.ends]),
-            history=torch.cat([self.history, other.history]) if both else None,  # type: ignore[list-item]
-        )
+    def join(self, row: Row) -> None:
+        """Give `row` the next slot. What is cached of it is `row.stored` tokens, and its last token comes next."""
+        slot = len(self.rows)
+        self.rows.append(row)
+        self._numbers[:, slot] = (row.tokens[-1], row.stored, row.seed)
+        self._lengths[slot] = row.stored
+        self._parameters[slot] = row.parameters
+        self._table[slot] = -1
+        self._table[slot, : len(row.pages)] = row.pages
+        if row.penalised:
+            if self.history is None:
+                self.history = torch.full((self._slots, self._context), -1, device=self._device)
+            line = torch.full((self._context,), -1)
+            line[: len(row.tokens)] = torch.tensor(row.tokens)
+            self.history[slot] = line.to(self._device)
+        self._stale = True
+
+    def grow(self, slot: int, pages: list[int]) -> None:
+        """Let the row in `slot` own `pages` too, after those that it has."""
+        row = self.rows[slot]
+        self._table[slot, len(row.pages) : len(row.pages) + len(pages)] = pages
+        row.pages.extend(pages)
+        self._stale = True
+
+    def leave(self, slot: int) -> None:
+        """Take the row out of `slot`; the last row takes its place."""
+        last = self.rows.pop()
+        end = len(self.rows)
+        if slot < end:
+            self.rows[slot] = last
+            self._numbers[:, slot] = self._numbers[:, end]
+            self._lengths[slot] = self._lengths[end]
+            self._parameters[slot] = self._parameters[end]
+            self._table[slot] = self._table[end]
+            if self.history is not None and last.penalised:
+                self.history[slot] = self.history[end]
+        self._table[end] = -1
+        self._stale = True
+
+    def upload(self) -> None:
+        """Bring the device up to date with the host."""
+        if self._stale and not self._shared:
+            for name, tensor in self._device_copy.items():
+                tensor.copy_(self._host[name], non_blocking=True)
+        self._stale = False
+
+    def advanced(self, begin: int, tokens: np.ndarray, steps: int) -> None:
+        """Note on the host that the device took `steps` steps in slots `begin` and after; tokens: [n], drawn last."""
+        if not self._shared:
+            end = begin + len(tokens)
+            self._numbers[0, begin:end] = tokens
+            self._numbers[1, begin:end] += steps
+            self._lengths[begin:end] += steps

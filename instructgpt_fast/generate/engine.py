@@ -1,26 +1,302 @@
-"""The decoding engine: packed prefill, paged decode, rows that join when there is room and leave when finished."""
+"""The decoding engine: requests join, share what they have in common, and leave, a token for each at every step.
+
+Keys and values lie in pages (Kwon et al. 2023, arXiv:2309.06180), requests join between any two steps (Yu et al. 2022,
+Orca, OSDI), and long prompts are run in chunks between steps (Agrawal et al. 2023, arXiv:2308.16369).
+Not covered: beam search (generate/beam.py); several threads.
+"""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from instructgpt_fast import ops
 from instructgpt_fast.errors import ConfigError, DataError, TrainingError
 from instructgpt_fast.generate.active import ActiveRows
+from instructgpt_fast.generate.pages import PagePool
+from instructgpt_fast.generate.prefixes import PrefixTree
+from instructgpt_fast.generate.requests import Drawn, Request
+from instructgpt_fast.generate.row import Row
 from instructgpt_fast.generate.sampling import Completion, FinishReason, SamplingConfig, default_seeds
-from instructgpt_fast.model import GPT, Decoder, KVCache
+from instructgpt_fast.generate.schedule import Schedule
+from instructgpt_fast.generate.steps import Steps
+from instructgpt_fast.generate.stop import StopText
+from instructgpt_fast.model import GPT, PAGE_SIZE, Chunk, Decoder, KVCache
+from instructgpt_fast.tokenizer import Tokenizer
 
-# Most prompt tokens run at once: bounds the memory of a prefill, and is enough to keep matrix products efficient.
-PREFILL_TOKENS = 8192
-# New prompts wait until this share of the rows is free, so that they are prefilled together.
-REFILL_SHARE = 0.25
-# On a GPU the host looks who has ended after every so many tokens: each look waits for all that is under way, and rows
-# that have ended are worked on until then.
-GPU_TOKENS_A_LOOK = 8
+__all__ = ["Engine", "EngineStats", "sample"]
+
+# Most prompt tokens run between two steps: enough to keep matrix products efficient, few enough that those who wait for
+# their next token hardly notice.
+PREFILL_TOKENS = {"cpu": 512, "cuda": 4096}
+# On a GPU the host looks at what was drawn after every so many tokens: each look waits for all that is under way, and
+# rows that have ended are worked on until then.
+TOKENS_A_LOOK = {"cpu": 1, "cuda": 8}
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What an engine is doing, and what it has done since it was made.
+
+    waiting, prefilling, active: completions. rows: most that run at a time. pages, free_pages, cached_pages: of the
+    cache; those free, and those kept because a later request may begin with the same tokens (they give way when room
+    is needed). preempted: how often a completion had to wait again. prompt_tokens: of the completions begun;
+    shared_prompt_tokens: those among them that had been computed before. drawn_tokens: of all completions.
+    """
+
+    waiting: int
+    prefilling: int
+    active: int
+    rows: int
+    pages: int
+    free_pages: int
+    cached_pages: int
+    preempted: int
+    prompt_tokens: int
+    shared_prompt_tokens: int
+    drawn_tokens: int
+
+
+class _Event(NamedTuple):
+    row: Row
+    token: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...]
+    text: str
+    finish_reason: FinishReason | None
+
+
+class Engine:
+    """Completes requests with one model, whose weights it shares; without gradients and without dropout.
+
+    A completion depends on its prompt, its seed and its sampling options. On the CPU with float32 weights its tokens
+    and log-probabilities have the same bits whatever runs beside it, however its prompt is cut into chunks, and whether
+    or not parts of it were found in the cache. Not thread-safe: one thread calls an engine.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        *,
+        eos_id: int,
+        tokenizer: Tokenizer | None = None,
+        max_rows: int = 32,
+        cache_tokens: int | None = None,
+        prefill_tokens: int | None = None,
+        share_prefixes: bool = True,
+        tokens_a_look: int | None = None,
+    ) -> None:
+        """Allocate the cache and everything else that steps need.
+
+        eos_id: id of the end-of-text token. tokenizer: needed for text and stop strings. max_rows: completions that run
+        at a time. cache_tokens: room for keys and values in tokens, all completions together (2 * n_layer * d_model
+        numbers each); None for max_rows whole contexts. prefill_tokens: most prompt tokens run between two steps.
+        share_prefixes: whether equal beginnings of prompts are stored once and kept. tokens_a_look: tokens drawn for
+        each row in a step before the host looks at them; completions do not depend on it. None for both: what suits the
+        device.
+        """
+        weight = model.lm_weight
+        device = weight.device
+        context = model.config.n_positions
+        given = {"max_rows": max_rows, "cache_tokens": cache_tokens, "prefill_tokens": prefill_tokens,
+                 "tokens_a_look": tokens_a_look}
+        for name, value in given.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"engine: {name} must be at least 1, got {value}; correct the option.")
+        self.eos_id, self.tokenizer, self._model = eos_id, tokenizer, model
+        self._rows = max_rows
+        self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[device.type]
+        self._tokens_a_look = tokens_a_look or TOKENS_A_LOOK[device.type]
+        room = max_rows * context if cache_tokens is None else cache_tokens
+        self._cache = KVCache(model.config, -(-room // PAGE_SIZE), dtype=weight.dtype, device=device)
+        self._pool = PagePool(self._cache)
+        self._tree = PrefixTree(self._pool, self._cache.page_size) if share_prefixes else None
+        active = ActiveRows(max_rows, self._cache.pages_for(context), context, device)
+        self._schedule = Schedule(self._pool, self._cache.page_size, self._tree, active, max_rows)
+        self._active = active
+        self._steps = Steps(Decoder(model, self._cache), active, max_rows)
+        self._tickets = 0
+        self._drawn_tokens = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is not finished."""
+        return bool(self._schedule.waiting or self._schedule.prefilling or self._active.rows)
+
+    def submit(self, request: Request) -> int:
+        """Take a request in and return its ticket; its completions begin at the next steps.
+
+        Raises DataError for a prompt that is empty, longer than the context or the cache, or has an unknown id, and
+        ConfigError for options that this engine does not serve.
+        """
+        return self._submit(request)[0].ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Drop a request and free its rows and pages at once; a ticket that is finished or unknown is ignored."""
+        self._schedule.cancel(ticket)
+
+    def step(self) -> list[Drawn]:
+        """Take waiting requests in, run a chunk of their prompts, and draw the next tokens of every active completion.
+
+        Returns what was drawn; tokens of one completion stand in their order.
+        Raises TrainingError when the model's logits are NaN; the engine has dropped all requests then.
+        """
+        return [Drawn(event.row.ticket, event.row.index, *event[1:]) for event in self._round()]
+
+    def run(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Complete all requests; returns the completions of each.
+
+        Raises as `submit`, `step`, and ConfigError while other requests are under way.
+        """
+        self._check_idle("run")
+        rows: list[list[Row]] = []
+        try:
+            for request in requests:
+                rows.append(self._submit(request))
+            while self.busy:
+                self._round()
+        finally:
+            self._schedule.cancel(None)
+        return [[row.completion() for row in of_request] for of_request in rows]
+
+    def weights_changed(self) -> None:
+        """Forget what was computed with the old weights; call it when the model's weights have been changed.
+
+        Raises ConfigError while requests are under way.
+        """
+        self._check_idle("weights_changed")
+        if self._tree is not None:
+            self._tree.clear()
+        self._steps = Steps(Decoder(self._model, self._cache), self._active, self._rows)
+
+    def stats(self) -> EngineStats:
+        """Return the counts of this moment."""
+        schedule = self._schedule
+        followers = sum(len(row.followers) for row in schedule.prefilling)
+        return EngineStats(
+            waiting=len(schedule.waiting), prefilling=len(schedule.prefilling) + followers, active=len(self._active),
+            rows=self._rows, pages=self._cache.pages, free_pages=self._pool.free, cached_pages=self._pool.kept,
+            preempted=schedule.preempted, prompt_tokens=schedule.prompt_tokens,
+            shared_prompt_tokens=schedule.shared_prompt_tokens, drawn_tokens=self._drawn_tokens,
+        )
+
+    def _submit(self, request: Request) -> list[Row]:
+        sampling, context = request.sampling, self._model.config.n_positions
+        _check_prompt(request.prompt, self._model, "the prompt")
+        limit = min(len(request.prompt) + sampling.max_new_tokens, context)
+        room = self._cache.pages * self._cache.page_size
+        if limit > room:
+            raise DataError(
+                f"engine: a prompt and its completion must fit the cache of {room} tokens, got {len(request.prompt)} "
+                f"and up to {limit - len(request.prompt)}; ask for fewer tokens or make the cache larger."
+            )
+        if sampling.num_beams != 1:
+            raise ConfigError(
+                f"engine: tokens are drawn, not searched, so num_beams must be 1, got {sampling.num_beams}; use "
+                "generate() for beam search."
+            )
+        if sampling.stop and self.tokenizer is None:
+            raise ConfigError("engine: stop strings need a tokenizer, got none; make the engine with one.")
+        if request.count < 1 or request.top_logprobs < 0:
+            raise ConfigError(
+                f"engine: count must be at least 1 and top_logprobs at least 0, got {request.count} and "
+                f"{request.top_logprobs}; correct the request."
+            )
+        seeds = default_seeds(sampling.seed, request.count) if request.seeds is None else list(request.seeds)
+        _check_seeds(seeds, request.count, "completion")
+        ticket, self._tickets = self._tickets, self._tickets + 1
+        ends = frozenset((self.eos_id, *sampling.stop_ids))
+        rows = [
+            Row(ticket, index, request, seed, limit, ends, self._text(sampling)) for index, seed in enumerate(seeds)
+        ]
+        self._schedule.waiting.extend(rows)
+        return rows
+
+    def _text(self, sampling: SamplingConfig) -> StopText | None:
+        if self.tokenizer is None:
+            return None
+        return StopText(self.tokenizer, sampling.stop, sampling.stop_ids)
+
+    @torch.inference_mode()
+    def _round(self) -> list[_Event]:
+        events: list[_Event] = []
+        budget = self._prefill_tokens
+        self._schedule.admit()
+        while chunks := self._schedule.chunks(budget):
+            budget -= sum(len(chunk.tokens) for _, chunk in chunks)
+            events += self._prefill(chunks)
+            # Again: a completion can end with its first token, and leave its place to another.
+            self._schedule.admit()
+        if self._active.rows:
+            events += self._decode()
+        return events
+
+    def _prefill(self, chunks: Sequence[tuple[Row, Chunk]]) -> list[_Event]:
+        hidden = self._steps.prefill([chunk for _, chunk in chunks])
+        begin, end = len(self._active), 0
+        places: list[int] = []
+        for row, chunk in chunks:
+            end += len(chunk.tokens)
+            row.stored += len(chunk.tokens)
+            if row.stored < len(row.tokens):
+                continue
+            for ready in self._schedule.prefilled(row):
+                self._active.join(ready)
+                places.append(end - 1)
+        if not places:
+            return []
+        self._active.upload()
+        return self._take(*self._steps.first(hidden, places, begin), begin, steps=0)
+
+    def _decode(self) -> list[_Event]:
+        rows = self._active.rows
+        steps = min(self._tokens_a_look, min(row.limit - len(row.tokens) for row in rows))
+        if any(row.top_logprobs for row in rows):
+            steps = 1  # the logits of a step are gone after the next
+        self._schedule.grow(steps)
+        if not rows:
+            return []
+        self._active.upload()
+        return self._take(*self._steps.decode(len(rows), steps), 0, steps)
+
+    def _take(self, tokens: np.ndarray, logprobs: np.ndarray, begin: int, steps: int) -> list[_Event]:
+        """Give the rows in slots `begin` and after what was drawn for them, [steps, rows]; those that end leave."""
+        rows = self._active.rows[begin:]
+        events: list[_Event] = []
+        for line, numbers in zip(tokens.tolist(), logprobs.tolist(), strict=True):
+            for place, (row, token, logprob) in enumerate(zip(rows, line, numbers, strict=True)):
+                if row.finish_reason is not None:
+                    continue
+                if token < 0:
+                    self._broken(row)
+                found = self._steps.alternatives(place, row, token, logprob) if row.top_logprobs else ()
+                text = row.take(token, logprob, found)
+                events.append(_Event(row, token, logprob, found, text, row.finish_reason))
+        self._drawn_tokens += len(events)
+        self._active.advanced(begin, tokens[-1], steps)
+        for place in reversed(range(len(rows))):
+            if rows[place].finish_reason is not None:
+                self._schedule.finish(begin + place)
+        return events
+
+    def _broken(self, row: Row) -> None:
+        self._schedule.cancel(None)
+        if self._tree is not None:
+            self._tree.clear()
+        raise TrainingError(
+            f"engine: the model's logits must be numbers, got NaN or infinity after {row.drawn} tokens of completion "
+            f"{row.index} of request {row.ticket}; the weights are broken, use another checkpoint."
+        )
+
+    def _check_idle(self, caller: str) -> None:
+        if self.busy:
+            raise ConfigError(
+                f"engine: {caller} needs an engine without requests under way, got {self.stats().active} active; "
+                "finish or cancel them first."
+            )
 
 
 def sample(
@@ -31,198 +307,60 @@ def sample(
     eos_id: int,
     seeds: Sequence[int] | None = None,
     batch_size: int = 32,
+    tokenizer: Tokenizer | None = None,
+    engine: Engine | None = None,
 ) -> list[Completion]:
     """Let the model complete each prompt once, without gradients and without dropout.
 
     A completion depends on its own prompt, seed and the sampling options, not on what else is in the batch. It ends
-    with the end-of-text token, after max_new_tokens, or, unfinished, where the model's context is full.
+    with the end-of-text token, one of stop_ids or a stop string, after max_new_tokens, or where the context is full.
 
     prompts: token ids, each with at least one token and shorter than the context.
     eos_id: id of the end-of-text token. seeds: one integer in [0, 2^63) a prompt; made from sampling.seed when None.
     batch_size: completions decoded at the same time; each needs keys and values for its own length.
+    tokenizer: needed for stop strings, and gives the completions their text. engine: of this model, idle, used instead
+    of a new one, which leaves eos_id, batch_size and tokenizer to it.
     Raises DataError for a prompt that is empty or too long, ConfigError for bad options, and TrainingError when the
     model's logits are NaN.
     """
-    engine = Engine(model, prompts, sampling, eos_id=eos_id, seeds=seeds, batch_size=batch_size)
-    while engine.advance():
-        pass
-    return engine.completions()
-
-
-class Engine:
-    """One call of `sample`, a token for every active row at each `advance`."""
-
-    def __init__(
-        self,
-        model: GPT,
-        prompts: Sequence[Sequence[int]],
-        sampling: SamplingConfig,
-        *,
-        eos_id: int,
-        seeds: Sequence[int] | None = None,
-        batch_size: int = 32,
-        tokens_a_look: int | None = None,
-    ) -> None:
-        """Check everything and allocate; arguments as for `sample`.
-
-        tokens_a_look: after how many tokens rows that have ended are noticed; None for what suits the device. With more
-        than one, `advance` may be True though all is done. Completions do not depend on it.
-        """
-        context = model.config.n_positions
-        _check(prompts, seeds, batch_size, context)
-        self.sampling, self.eos_id = sampling, eos_id
-        weight = model.lm_weight
-        self._device = weight.device
-        self._tokens_a_look = tokens_a_look or (GPU_TOKENS_A_LOOK if self._device.type == "cuda" else 1)
-        self._tokens_unseen = 0
-        self._prompts = [list(prompt) for prompt in prompts]
-        self._limits = [min(sampling.max_new_tokens, context - len(prompt)) for prompt in prompts]
-        self._all_seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
-        self._waiting = deque(range(len(prompts)))
-        self._rows = max(1, min(batch_size, len(prompts)))
-        longest = max((len(p) + n for p, n in zip(self._prompts, self._limits, strict=True)), default=1)
-        self._cache = KVCache(model.config, self._rows, longest, dtype=weight.dtype, device=self._device)
-        self._decoder = Decoder(model, self._cache)
-        self._logits = torch.empty(self._rows, model.config.vocab_size, device=self._device)
-        self._history_width = longest if sampling.repetition_penalty != 1.0 else 0
-        # Results lie flat, each prompt from its own offset on, so that a step writes all rows by one call.
-        self._offsets = [0]
-        for limit in self._limits:
-            self._offsets.append(self._offsets[-1] + limit)
-        # One place more, for what is drawn in rows that have ended.
-        places = self._offsets[-1] + 1
-        self._out_tokens = torch.empty(places, dtype=torch.int64, device=self._device)
-        self._out_logprobs = torch.empty(places, dtype=torch.float32, device=self._device)
-        self._counts = [0] * len(prompts)
-        self._active: ActiveRows | None = None
-
-    @torch.inference_mode()
-    def advance(self) -> bool:
-        """Draw one more token for every active row and let waiting prompts join; False when all is done."""
-        active = self._active
-        if active is not None:
-            # A row that has ended may hold -1, which is no token.
-            fed = active.tokens.clamp(min=0)
-            hidden = self._decoder.step(fed, active.positions, active.block_table, active.lengths)
-            going = ~active.done
-            active.positions += going
-            active.lengths += going
-            self._draw(active, hidden)
-            self._tokens_unseen += 1
-            if self._tokens_unseen >= self._tokens_a_look:
-                self._retire()
-        # Again and again: a row can finish with the very token that its prefill draws.
-        while self._waiting and (self._active is None or self._has_room()):
-            self._admit()
-        return bool(self._waiting) or self._active is not None
-
-    def completions(self) -> list[Completion]:
-        """Return what has been drawn so far, in the order of the prompts."""
-        tokens, logprobs = self._out_tokens.tolist(), self._out_logprobs.tolist()
-        found = []
-        for offset, count in zip(self._offsets, self._counts, strict=False):
-            drawn = tokens[offset : offset + count]
-            reason: FinishReason = "eos" if drawn and drawn[-1] == self.eos_id else "length"
-            found.append(Completion(drawn, logprobs[offset : offset + count], reason))
-        return found
-
-    def token(self, prompt: int, place: int) -> int:
-        """Return token `place` of the completion of `prompt`, which must have been drawn."""
-        return int(self._out_tokens[self._offsets[prompt] + place])
-
-    def _draw(self, active: ActiveRows, hidden: Tensor) -> None:
-        sampling = self.sampling
-        logits = self._decoder.logits(hidden, out=self._logits[: hidden.shape[0]])
-        tokens, logprobs = ops.sample_token(
-            logits, active.seeds, active.positions, temperature=sampling.temperature, top_k=sampling.top_k,
-            top_p=sampling.top_p, min_p=sampling.min_p, repetition_penalty=sampling.repetition_penalty,
-            history=active.history,
-        )
-        places = torch.where(active.done, self._offsets[-1], active.cursors)
-        self._out_tokens.index_copy_(0, places, tokens)
-        self._out_logprobs.index_copy_(0, places, logprobs)
-        tokens = torch.where(active.done, active.tokens, tokens)
-        if active.history is not None:
-            active.history.scatter_(1, active.positions[:, None], tokens[:, None])
-        active.cursors += ~active.done
-        active.tokens = tokens
-        active.done |= (tokens == self.eos_id) | (active.cursors == active.ends) | (tokens < 0)
-
-    def _retire(self) -> None:
-        active = self._active
-        assert active is not None
-        self._tokens_unseen = 0
-        done = active.done.tolist()
-        if not any(done):
-            return
-        cursors, tokens = active.cursors.tolist(), active.tokens.tolist()
-        for place in (place for place, ended in enumerate(done) if ended):
-            prompt = active.prompts[place]
-            self._counts[prompt] = cursors[place] - self._offsets[prompt]
-            if tokens[place] < 0:
-                raise TrainingError(
-                    f"sample: the model's logits must be numbers, got NaN or infinity after "
-                    f"{self._counts[prompt] - 1} tokens of completion {prompt}; the weights are broken, use another "
-                    "checkpoint."
-                )
-            self._cache.free(active.rows[place])
-        staying = [place for place, ended in enumerate(done) if not ended]
-        self._active = active.select(torch.tensor(staying, device=self._device)) if staying else None
-
-    def _has_room(self) -> bool:
-        return self._cache.free_rows >= max(1, self._rows * REFILL_SHARE)
-
-    def _admit(self) -> None:
-        joining: list[int] = []
-        total = 0
-        while self._waiting and len(joining) < self._cache.free_rows:
-            total += len(self._prompts[self._waiting[0]])
-            if joining and total > PREFILL_TOKENS:
-                break
-            joining.append(self._waiting.popleft())
-        prompts = [self._prompts[i] for i in joining]
-        rows = [self._cache.claim(len(self._prompts[i]) + self._limits[i]) for i in joining]
-        lengths = torch.tensor([0, *map(len, prompts)], dtype=torch.int32)
-        cu_seqlens = lengths.cumsum(0, dtype=torch.int32).to(self._device)
-        tokens = torch.tensor([t for prompt in prompts for t in prompt], dtype=torch.int64, device=self._device)
-        row_ids = torch.tensor(rows, device=self._device)
-        hidden = self._decoder.prefill(tokens, cu_seqlens, row_ids)
-        new = ActiveRows(
-            prompts=joining,
-            rows=rows,
-            tokens=torch.zeros_like(row_ids),
-            done=torch.zeros_like(row_ids, dtype=torch.bool),
-            positions=lengths[1:].to(self._device, torch.int64),
-            lengths=lengths[1:].to(self._device),
-            block_table=self._cache.block_table[row_ids],
-            seeds=torch.tensor([self._all_seeds[i] for i in joining], dtype=torch.int64, device=self._device),
-            cursors=torch.tensor([self._offsets[i] for i in joining], device=self._device),
-            ends=torch.tensor([self._offsets[i + 1] for i in joining], device=self._device),
-            history=self._history_of(prompts),
-        )
-        self._draw(new, hidden.index_select(0, cu_seqlens[1:].long() - 1))
-        self._active = new if self._active is None else self._active.join(new)
-        self._retire()
-
-    def _history_of(self, prompts: list[list[int]]) -> Tensor | None:
-        if not self._history_width:
-            return None
-        padded = [prompt + [-1] * (self._history_width - len(prompt)) for prompt in prompts]
-        return torch.tensor(padded, dtype=torch.int64, device=self._device)
-
-
-def _check(prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None, batch_size: int, context: int) -> None:
     if batch_size < 1:
         raise ConfigError(f"sample: batch_size must be at least 1, got {batch_size}; correct the option.")
-    if seeds is not None and len(seeds) != len(prompts):
-        raise ConfigError(f"sample: there must be one seed a prompt, got {len(seeds)} for {len(prompts)} prompts.")
-    if seeds is not None and any(not 0 <= seed < 2**63 for seed in seeds):
-        raise ConfigError("sample: seeds must be in [0, 2^63), got one outside; take them modulo 2^63.")
+    seeds = default_seeds(sampling.seed, len(prompts)) if seeds is None else list(seeds)
+    _check_seeds(seeds, len(prompts), "prompt")
     for i, prompt in enumerate(prompts):
-        if not prompt:
-            raise DataError(f"sample: a prompt must have at least one token, got none in prompt {i}; leave it out.")
-        if len(prompt) >= context:
-            raise DataError(
-                f"sample: a prompt must be shorter than the context of {context} tokens, got {len(prompt)} in prompt "
-                f"{i}; shorten it or use a model with more positions."
-            )
+        _check_prompt(prompt, model, f"prompt {i}")
+    if not prompts:
+        return []
+    if engine is None:
+        context = model.config.n_positions
+        rows = min(batch_size, len(prompts))
+        longest = max(min(len(prompt) + sampling.max_new_tokens, context) for prompt in prompts)
+        engine = Engine(
+            model, eos_id=eos_id, tokenizer=tokenizer, max_rows=rows,
+            cache_tokens=rows * -(-longest // PAGE_SIZE) * PAGE_SIZE,
+        )
+    requests = [Request(prompt, sampling, seeds=(seed,)) for prompt, seed in zip(prompts, seeds, strict=True)]
+    return [completion for (completion,) in engine.run(requests)]
+
+
+def _check_seeds(seeds: Sequence[int], count: int, each: str) -> None:
+    if len(seeds) != count:
+        raise ConfigError(f"sample: there must be one seed a {each}, got {len(seeds)} for {count} {each}s.")
+    if any(not 0 <= seed < 2**63 for seed in seeds):
+        raise ConfigError("sample: seeds must be in [0, 2^63), got one outside; take them modulo 2^63.")
+
+
+def _check_prompt(prompt: Sequence[int], model: GPT, name: str) -> None:
+    context, vocab = model.config.n_positions, model.config.vocab_size
+    if not prompt:
+        raise DataError(f"sample: a prompt must have at least one token, got none in {name}; leave it out.")
+    if len(prompt) >= context:
+        raise DataError(
+            f"sample: a prompt must be shorter than the context of {context} tokens, got {len(prompt)} in {name}; "
+            "shorten it or use a model with more positions."
+        )
+    if min(prompt) < 0 or max(prompt) >= vocab:
+        raise DataError(
+            f"sample: token ids must be in 0..{vocab - 1}, got {min(prompt)}..{max(prompt)} in {name}; encode it with "
+            "the model's own tokenizer."
+        )

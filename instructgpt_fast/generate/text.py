@@ -13,6 +13,7 @@ from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.config import nearest
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.generate.engine import Engine, sample
+from instructgpt_fast.generate.requests import Request
 from instructgpt_fast.generate.sampling import SamplingConfig
 from instructgpt_fast.model import GPT
 from instructgpt_fast.tokenizer import Message, as_messages
@@ -53,19 +54,12 @@ def stream(source: Source, prompt: Prompt, **sampling: Any) -> Iterator[str]:
     options = sampling_config(sampling)
     loaded, model = _language_model(source)
     tokenizer = loaded.tokenizer
-    engine = Engine(model, [_encode(loaded, prompt)], options, eos_id=tokenizer.eos_id, batch_size=1,
-                    tokens_a_look=1)
-    text = tokenizer.text_stream()
-    place, more = 0, True
-    while more:
-        more = engine.advance()
-        piece = text.push(engine.token(0, place))
-        place += 1
-        if piece:
-            yield piece
-    rest = text.finish()
-    if rest:
-        yield rest
+    engine = Engine(model, eos_id=tokenizer.eos_id, tokenizer=tokenizer, max_rows=1, tokens_a_look=1)
+    engine.submit(Request(_encode(loaded, prompt), options))
+    while engine.busy:
+        for drawn in engine.step():
+            if drawn.text:
+                yield drawn.text
 
 
 def sampling_config(options: dict[str, Any]) -> SamplingConfig:

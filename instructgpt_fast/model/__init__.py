@@ -2,8 +2,8 @@
 
 from instructgpt_fast.model.config import GPTConfig
 from instructgpt_fast.model.heads import ScalarModel, scores_at_last
-from instructgpt_fast.model.inference import Decoder
-from instructgpt_fast.model.kv_cache import KVCache
+from instructgpt_fast.model.inference import Chunk, Decoder
+from instructgpt_fast.model.kv_cache import PAGE_SIZE, KVCache
 from instructgpt_fast.model.presets import MODEL_PRESETS, ModelPreset, model_config, model_preset
 from instructgpt_fast.model.shift import counted_rows, shift_packed
 from instructgpt_fast.model.transformer import GPT
@@ -11,10 +11,12 @@ from instructgpt_fast.model.transformer import GPT
 __all__ = [
     "GPT",
     "MODEL_PRESETS",
+    "Chunk",
     "Decoder",
     "GPTConfig",
     "KVCache",
     "ModelPreset",
+    "PAGE_SIZE",
     "ScalarModel",
     "counted_rows",
     "model_config",

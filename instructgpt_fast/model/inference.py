@@ -1,7 +1,12 @@
-"""Prefill and decode: the transformer's forward pass over a KV cache, without gradients."""
+"""Prefill and decode: the transformer's forward pass over a KV cache, without gradients.
+
+Not covered: choosing pages for a sequence, which is the caller's (generate/pages.py).
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,16 +15,23 @@ from torch.nn import functional
 
 from instructgpt_fast import ops
 from instructgpt_fast.model.kv_cache import KVCache
-from instructgpt_fast.model.positions import packed_positions
 
 _raw = torch.ops.instructgpt_fast
+_linear = functional.linear
 
 if TYPE_CHECKING:
     from instructgpt_fast.model.transformer import GPT, Block, LayerNorm
 
 
-# A transposed copy costs about as much as it saves in this many steps.
-TRANSPOSE_AFTER = 8
+class Chunk(NamedTuple):
+    """The next tokens of one sequence: `tokens` follow `past` tokens that the cache holds already.
+
+    pages: the sequence's pages in order, enough for past + len(tokens) tokens; those written belong to it alone.
+    """
+
+    tokens: Sequence[int]
+    past: int
+    pages: Sequence[int]
 
 
 class _Layer(NamedTuple):
@@ -36,86 +48,68 @@ class _Layer(NamedTuple):
     values: Tensor
 
 
-def _layer(block: Block, keys: Tensor, values: Tensor) -> _Layer:
-    def pair(module: LayerNorm | torch.nn.Linear) -> tuple[Tensor, Tensor]:
-        return module.weight.detach(), module.bias.detach()
+# Takes a layer and its queries, keys and values [N, H, D]; stores the keys and values and returns the mix [N, H, D].
+_Attend = Callable[[_Layer, Tensor, Tensor, Tensor], Tensor]
 
+
+def _pair(module: LayerNorm | torch.nn.Linear) -> tuple[Tensor, Tensor]:
+    return module.weight.detach(), module.bias.detach()
+
+
+def _layer(block: Block, keys: Tensor, values: Tensor) -> _Layer:
     return _Layer(
-        block.attn.window, pair(block.ln_1), pair(block.attn.c_attn), pair(block.attn.c_proj),
-        pair(block.ln_2), pair(block.mlp.c_fc), pair(block.mlp.c_proj), keys, values,
+        block.attn.window, _pair(block.ln_1), _pair(block.attn.c_attn), _pair(block.attn.c_proj),
+        _pair(block.ln_2), _pair(block.mlp.c_fc), _pair(block.mlp.c_proj), keys, values,
     )
 
 
 class Decoder:
     """A model bound to a KV cache, laid out for few Python calls a step. Dropout is never applied here.
 
-    The weights are shared with the model, except for one transposed f32 copy of the output layer (V * D * 4 bytes):
-    half-precision weights need it for f32 logits, and on the CPU it halves the time of the logits of a few rows, so it
-    is made once enough steps have been taken. Make a new Decoder after the weights have changed. Runs without
-    gradients; enter torch.no_grad or torch.inference_mode around it.
+    The weights are the model's own: nothing is copied, and a step taken after they have been changed in place sees the
+    change. Runs without gradients; enter torch.no_grad or torch.inference_mode around it.
     """
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
-        """Bind `model` to `cache`; both stay in use, nothing is copied here."""
+        """Bind `model` to `cache`; both stay in use."""
         self.config = model.config
         self.cache = cache
         self._wte = model.wte.weight.detach()
         self._wpe = model.wpe.weight.detach()
-        self._ln_f = (model.ln_f.weight.detach(), model.ln_f.bias.detach())
+        self._ln_f = _pair(model.ln_f)
         self._layers = [_layer(b, k, v) for b, k, v in zip(model.blocks, cache.keys, cache.values, strict=True)]
-        self._transposed: Tensor | None = None
-        self._calls = 0
 
-    def prefill(self, tokens: Tensor, cu_seqlens: Tensor, rows: Tensor) -> Tensor:
-        """Run packed prompts and store their keys and values in empty rows.
+    def prefill(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Append each chunk's tokens to its sequence and return their hidden states [N, D], chunk after chunk.
 
-        tokens: int64 [N]; cu_seqlens: int32 [S + 1]; rows: int64 [S], claimed rows of the cache.
-        Returns the hidden states after the last layer norm, [N, D].
-        Raises ValueError when a row holds tokens already or a prompt is longer than the cache's rows.
+        Raises ValueError when a sequence outgrows its pages or the context.
         """
-        cache, config = self.cache, self.config
-        if bool(cache.lengths[rows].any()):
-            raise ValueError("prefill: the rows of the cache must be empty, got rows in use; claim fresh rows.")
-        lengths = cu_seqlens.diff()
-        positions = packed_positions(tokens, cu_seqlens, cache.max_tokens)
-        slots = cache.slots(torch.repeat_interleave(rows, lengths, output_size=tokens.shape[0]), positions)
-        branch, stream = ops.embedding(tokens, positions, self._wte, self._wpe), None
-        for layer in self._layers:
-            normed, stream = self._norm(branch, stream, layer.ln_1)
-            q, k, v = functional.linear(normed, *layer.c_attn).view(-1, 3, config.n_head, config.d_head).unbind(1)
-            layer.keys.flatten(0, 1).index_copy_(0, slots, k)
-            layer.values.flatten(0, 1).index_copy_(0, slots, v)
-            mixed = ops.attention(q, k, v, causal=True, window=layer.window, cu_seqlens=cu_seqlens)
-            branch, stream = self._finish(layer, mixed.reshape(normed.shape), stream)
-        cache.lengths[rows] = lengths.to(cache.lengths.dtype)
-        return self._norm(branch, stream, self._ln_f)[0]
+        self._check(chunks)
+        device = self._wte.device
+        flat = [token for chunk in chunks for token in chunk.tokens]
+        places = [place for c in chunks for place in range(c.past, c.past + len(c.tokens))]
+        tokens, positions = torch.tensor([flat, places], dtype=torch.int64).to(device).unbind(0)
+        attend = self._attend_on_cpu(chunks) if device.type == "cpu" else self._attend_in_rows(chunks, device)
+        return self._run(tokens, positions, attend)
 
     def step(self, tokens: Tensor, positions: Tensor, block_table: Tensor, lengths: Tensor) -> Tensor:
         """Append one token to each row and return its hidden state; `lengths` is left for the caller to advance.
 
         tokens: int64 [B]; positions: int64 [B], the place of each token in its sequence, equal to lengths.
-        block_table: int32 [B, M] and lengths: int32 [B], the rows' lines of the cache.
-        Returns [B, D].
+        block_table: int32 [B, M], the rows' pages in order, -1 where there is none; lengths: int32 [B], tokens cached.
+        Returns [B, D]. On the CPU a row without a page for its token raises RuntimeError; on a GPU, which has no way
+        to raise, such a row gives NaN and harms no other.
         """
-        # Straight to the native operators: with one token a row, the checks of the Python faces would cost as much as
-        # the arithmetic. Shapes and dtypes are those that `prefill` has already taken through the faces.
-        heads, width, eps = self.config.n_head, self.config.d_head, self.config.layer_norm_eps
-        branch = _raw.embedding(tokens, positions, self._wte, self._wpe)
-        stream = None
-        for layer in self._layers:
-            normed, summed, _, _ = _raw.layer_norm(branch, stream, *layer.ln_1, eps)
-            # Before the first layer there is no stream to add, and the op gives no sum then.
-            stream = branch if stream is None else summed
-            q, k, v = functional.linear(normed, *layer.c_attn).view(-1, 1, 3, heads, width).unbind(2)
-            mixed = _raw.attention_decode(
-                q, k, v, layer.keys, layer.values, block_table, lengths, layer.window, width**-0.5
+        scale = self.config.d_head**-0.5
+
+        def attend(layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            mixed: Tensor = _raw.attention_decode(
+                q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), layer.keys, layer.values, block_table, lengths,
+                layer.window, scale,
             )
-            branch = functional.linear(mixed.view(normed.shape), *layer.attn_proj)
-            normed, stream, _, _ = _raw.layer_norm(branch, stream, *layer.ln_2, eps)
-            weight, bias = layer.c_fc
-            wide = _raw.bias_gelu(functional.linear(normed, weight), bias, True)
-            branch = functional.linear(wide, *layer.mlp_proj)
-        return _raw.layer_norm(branch, stream, *self._ln_f, eps)[0]
+            return mixed
+
+        return self._run(tokens, positions, attend)
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """Return hidden [B, D] times the output layer, f32 [B, V]; written to `out` when given.
@@ -123,23 +117,81 @@ class Decoder:
         f32 whatever the dtype of the weights, because log-probabilities are computed from it. `out` saves the page
         faults of a fresh [B, V] buffer at every step.
         """
-        self._calls += 1
-        half = hidden.dtype != torch.float32
-        if half or (hidden.shape[0] > 1 and hidden.device.type == "cpu" and self._calls > TRANSPOSE_AFTER):
-            if self._transposed is None:
-                self._transposed = self._wte.float().t().contiguous()
-            return torch.mm(hidden.float(), self._transposed, out=out)
-        return torch.mm(hidden, self._wte.t(), out=out)
+        if out is None:
+            out = torch.empty(hidden.shape[0], self._wte.shape[0], device=hidden.device)
+        return torch.mm(hidden.float(), self._wte.float().t(), out=out)
 
-    def _norm(self, branch: Tensor, stream: Tensor | None, weights: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        weight, bias = weights
-        if stream is None:
-            return ops.layer_norm(branch, weight, bias, eps=self.config.layer_norm_eps), branch
-        return ops.layer_norm(branch, weight, bias, residual=stream, eps=self.config.layer_norm_eps)
+    def _run(self, tokens: Tensor, positions: Tensor, attend: _Attend) -> Tensor:
+        # Straight to the native operators: with one token a row, the checks of the Python faces would cost as much as
+        # the arithmetic.
+        heads, width, eps = self.config.n_head, self.config.d_head, self.config.layer_norm_eps
+        branch = _raw.embedding(tokens, positions, self._wte, self._wpe)
+        stream = None
+        for layer in self._layers:
+            normed, summed, _, _ = _raw.layer_norm(branch, stream, *layer.ln_1, eps)
+            # Before the first layer there is no stream to add, and the op gives no sum then.
+            stream = branch if stream is None else summed
+            q, k, v = _linear(normed, *layer.c_attn).view(-1, 3, heads, width).unbind(1)
+            branch = _linear(attend(layer, q, k, v).view(normed.shape), *layer.attn_proj)
+            normed, stream, _, _ = _raw.layer_norm(branch, stream, *layer.ln_2, eps)
+            weight, bias = layer.c_fc
+            branch = _linear(_raw.bias_gelu(_linear(normed, weight), bias, True), *layer.mlp_proj)
+        return _raw.layer_norm(branch, stream, *self._ln_f, eps)[0]
 
-    def _finish(self, layer: _Layer, mixed: Tensor, stream: Tensor) -> tuple[Tensor, Tensor]:
-        branch = functional.linear(mixed, *layer.attn_proj)
-        normed, stream = self._norm(branch, stream, layer.ln_2)
-        weight, bias = layer.c_fc
-        wide = ops.bias_gelu(functional.linear(normed, weight), bias, approximate="tanh")
-        return functional.linear(wide, *layer.mlp_proj), stream
+    def _attend_on_cpu(self, chunks: Sequence[Chunk]) -> _Attend:
+        """As the decode step attends, so that a token gets the same bits wherever chunks begin and end."""
+        scale = self.config.d_head**-0.5
+        calls = []
+        begin = 0
+        # Neighbours of one length go together: most calls are for prompts of a few tokens.
+        for length, group in itertools.groupby(chunks, key=lambda chunk: len(chunk.tokens)):
+            rows = list(group)
+            end = begin + length * len(rows)
+            widest = max(len(row.pages) for row in rows)
+            table = torch.tensor([[*row.pages, *[-1] * (widest - len(row.pages))] for row in rows], dtype=torch.int32)
+            pasts = torch.tensor([row.past for row in rows], dtype=torch.int32)
+            calls.append((begin, end, (len(rows), length), table, pasts))
+            begin = end
+
+        def attend(layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            parts = []
+            for begin, end, shape, table, pasts in calls:
+                queries, keys, values = (x[begin:end].unflatten(0, shape) for x in (q, k, v))
+                mixed = _raw.attention_decode(
+                    queries, keys, values, layer.keys, layer.values, table, pasts, layer.window, scale
+                )
+                parts.append(mixed.flatten(0, 1))
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+        return attend
+
+    def _attend_in_rows(self, chunks: Sequence[Chunk], device: torch.device) -> _Attend:
+        """One packed call for all chunks when none has a past; otherwise a dense one a chunk over its gathered keys."""
+        slots = torch.cat([self.cache.slots(c.pages, c.past, c.past + len(c.tokens)) for c in chunks]).to(device)
+        bounds = list(itertools.accumulate((len(c.tokens) for c in chunks), initial=0))
+        packed = not any(c.past for c in chunks)
+        cu_seqlens = torch.tensor(bounds, dtype=torch.int32).to(device)
+        seen = [] if packed else [self.cache.slots(c.pages, 0, c.past + len(c.tokens)).to(device) for c in chunks]
+
+        def attend(layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = layer.keys.flatten(0, 1), layer.values.flatten(0, 1)
+            keys.index_copy_(0, slots, k)
+            values.index_copy_(0, slots, v)
+            if packed:
+                return ops.attention(q, k, v, causal=True, window=layer.window, cu_seqlens=cu_seqlens)
+            return torch.cat([
+                ops.attention(q[None, begin:end], keys[past][None], values[past][None], window=layer.window)[0]
+                for begin, end, past in zip(bounds, bounds[1:], seen, strict=False)
+            ])
+
+        return attend
+
+    def _check(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
+            length = chunk.past + len(chunk.tokens)
+            room = len(chunk.pages) * self.cache.page_size
+            if length > min(room, self.config.n_positions):
+                raise ValueError(
+                    f"prefill: a sequence must fit its pages ({room} tokens) and the context "
+                    f"({self.config.n_positions}), got {length} tokens; give it more pages or shorten it."
+                )

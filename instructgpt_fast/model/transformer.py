@@ -16,8 +16,6 @@ from torch.utils.checkpoint import checkpoint
 
 from instructgpt_fast import ops
 from instructgpt_fast.model.config import GPTConfig
-from instructgpt_fast.model.inference import Decoder
-from instructgpt_fast.model.kv_cache import KVCache
 from instructgpt_fast.model.positions import packed_positions
 
 INIT_STD = 0.02
@@ -177,28 +175,6 @@ class GPT(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return hidden @ lm_weight.T, [..., vocab_size]: for inspection and decoding, not for losses."""
         return functional.linear(hidden, self.lm_weight)
-
-    def prefill(self, tokens: Tensor, cu_seqlens: Tensor, cache: KVCache, rows: Tensor) -> Tensor:
-        """Run packed prompts and store their keys and values in the empty rows of a cache.
-
-        tokens: int64 [N]; cu_seqlens: int32 [S + 1]; rows: int64 [S], the cache row of each prompt.
-        Returns the hidden states [N, D]. No gradient. Raises ValueError when a prompt does not fit.
-        """
-        self._check(tokens, cu_seqlens)
-        with torch.no_grad():
-            return Decoder(self, cache).prefill(tokens, cu_seqlens, rows)
-
-    def decode(self, tokens: Tensor, cache: KVCache, rows: Tensor) -> Tensor:
-        """Append one token to each of some rows of a cache and return its hidden state.
-
-        tokens: int64 [B]; rows: int64 [B], distinct. Returns [B, D]. No gradient.
-        Raises RuntimeError when a row outgrows what it claimed.
-        """
-        lengths = cache.lengths[rows]
-        with torch.no_grad():
-            hidden = Decoder(self, cache).step(tokens, lengths.long(), cache.block_table[rows], lengths)
-        cache.lengths[rows] += 1
-        return hidden
 
     def _check(self, tokens: Tensor, cu_seqlens: Tensor | None) -> None:
         if tokens.dim() != (2 if cu_seqlens is None else 1):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instructgpt_fast import ops
 from instructgpt_fast.errors import ConfigError, DataError, TrainingError
-from instructgpt_fast.generate import Completion, SamplingConfig, default_seeds, engine, sample
+from instructgpt_fast.generate import Completion, Engine, Request, SamplingConfig, default_seeds, sample
 from instructgpt_fast.model import GPT, Decoder
 
 from ..model.reference import SMALL, plain_forward, random_gpt
@@ -87,10 +87,8 @@ def test_looking_rarely_changes_nothing(options: dict) -> None:
     sampling = SamplingConfig(max_new_tokens=9, **options)
     found = []
     for tokens_a_look in (1, 4, 7):
-        drawing = engine.Engine(model, prompts, sampling, eos_id=EOS, batch_size=4, tokens_a_look=tokens_a_look)
-        while drawing.advance():
-            pass
-        found.append(drawing.completions())
+        engine = Engine(model, eos_id=EOS, max_rows=4, tokens_a_look=tokens_a_look)
+        found.append(sample(model, prompts, sampling, eos_id=EOS, engine=engine))
     for rarely in found[1:]:
         for once, other in zip(found[0], rarely, strict=True):
             assert (once.tokens, once.finished) == (other.tokens, other.finished)
@@ -103,10 +101,10 @@ def test_broken_weights_are_found_when_looking_rarely() -> None:
     model = talkative()
     with torch.no_grad():
         model.wte.weight[7] = torch.nan
-    drawing = engine.Engine(model, [[1, 2]], SamplingConfig(max_new_tokens=9), eos_id=EOS, tokens_a_look=4)
+    engine = Engine(model, eos_id=EOS, tokens_a_look=4)
     with pytest.raises(TrainingError, match="must be numbers, got NaN or infinity after 0 tokens of completion 0"):
-        while drawing.advance():
-            pass
+        engine.run([Request([1, 2], SamplingConfig(max_new_tokens=9))])
+    assert not engine.busy
 
 
 def test_logprobs_are_those_of_training() -> None:
@@ -148,13 +146,12 @@ def test_neighbours_change_no_token(dtype: torch.dtype) -> None:
         assert sum(again[i] == whole[i] for i in order) >= 0.7 * len(order), (batch_size, len(order))
 
 
-def test_prompts_join_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_join_in_parts() -> None:
     """A prefill bounded to a few tokens takes several prompts one after another, and changes nothing."""
     model, prompts = talkative(), prompts_of(10)
     sampling = SamplingConfig(max_new_tokens=6)
     whole = sample(model, prompts, sampling, eos_id=EOS)
-    monkeypatch.setattr(engine, "PREFILL_TOKENS", 25)
-    parts = sample(model, prompts, sampling, eos_id=EOS)
+    parts = sample(model, prompts, sampling, eos_id=EOS, engine=Engine(model, eos_id=EOS, prefill_tokens=7))
     assert [c.tokens for c in parts] == [c.tokens for c in whole]
 
 

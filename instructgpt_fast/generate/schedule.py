@@ -1,0 +1,143 @@
+"""Which rows wait, are prefilled and decode, and which pages they hold."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from instructgpt_fast.generate.active import ActiveRows
+from instructgpt_fast.generate.pages import PagePool
+from instructgpt_fast.generate.prefixes import PrefixTree
+from instructgpt_fast.generate.row import Row
+from instructgpt_fast.model import Chunk
+
+# New rows wait until this share of the slots is free, so that they are prefilled together.
+REFILL_SHARE = 0.25
+
+
+class Schedule:
+    """Rows in the order in which they came: the older one has the room, the younger one waits.
+
+    A row waits, then holds a slot and the pages of its tokens, is prefilled in chunks, and decodes. When pages run out
+    the youngest row gives up its own and waits at the front with what it has drawn; it is prefilled again later and
+    goes on as if nothing had happened.
+    """
+
+    def __init__(self, pool: PagePool, page_size: int, tree: PrefixTree | None, active: ActiveRows, slots: int) -> None:
+        self._pool, self._size, self._tree, self._slots = pool, page_size, tree, slots
+        self.active = active
+        self.waiting: deque[Row] = deque()
+        self.prefilling: list[Row] = []
+        self.preempted = 0
+        self.prompt_tokens = 0
+        self.shared_prompt_tokens = 0
+
+    def admit(self) -> None:
+        """Let waiting rows have a slot and pages for their tokens, oldest first, while there is room for them."""
+        taken = len(self.active) + sum(1 + len(row.followers) for row in self.prefilling)
+        free = self._slots - taken
+        if free < max(1, self._slots * REFILL_SHARE):
+            return
+        while self.waiting and free:
+            row = self.waiting[0]
+            # Alone a row has all pages, and submit has seen that they are enough.
+            if not self._seat(row, spare=len(self.active) if taken else 0):
+                return
+            self.waiting.popleft()
+            self.prefilling.append(row)
+            free -= 1
+            taken += 1
+            while free and not row.drawn and self.waiting and self._follows(self.waiting[0], row):
+                row.followers.append(self.waiting.popleft())
+                free -= 1
+
+    def chunks(self, budget: int) -> list[tuple[Row, Chunk]]:
+        """The next tokens to prefill, oldest row first, at most `budget` of them in all."""
+        found = []
+        for row in self.prefilling:
+            if budget <= 0:
+                break
+            tokens = row.tokens[row.stored : row.stored + budget]
+            budget -= len(tokens)
+            found.append((row, Chunk(tokens, row.stored, row.pages)))
+        return found
+
+    def prefilled(self, row: Row) -> list[Row]:
+        """Take in that all tokens of `row` are stored; return the rows that can draw now: it, and its followers."""
+        self.prefilling.remove(row)
+        if self._tree is not None:
+            self._tree.insert(row.tokens, row.pages)
+        followers, row.followers = row.followers, []
+        copies = 1 if row.stored % self._size else 0
+        served = min(len(followers), self._pool.available // copies) if copies else len(followers)
+        forks = self._pool.fork([(row.pages, row.stored)] * served)
+        for follower, pages in zip(followers, forks, strict=False):
+            follower.pages, follower.stored = pages, row.stored
+            self.prompt_tokens += row.stored
+            self.shared_prompt_tokens += row.stored
+        self.waiting.extendleft(reversed(followers[served:]))
+        return [row, *followers[:served]]
+
+    def grow(self, steps: int) -> None:
+        """Let every active row have pages for `steps` more tokens, at the cost of the youngest where there are none."""
+        short = [row for row in self.active.rows if len(row.pages) * self._size < row.stored + steps]
+        for row in sorted(short, key=_age):
+            needed = -(-(row.stored + steps) // self._size) - len(row.pages)
+            while row.pages and self._pool.available < needed:
+                self._preempt()
+            if row.pages:
+                self.active.grow(self.active.rows.index(row), self._pool.claim(needed))
+
+    def finish(self, slot: int) -> None:
+        """Let the row in `slot` leave; the last row takes its slot."""
+        row = self.active.rows[slot]
+        self.active.leave(slot)
+        self._release(row)
+
+    def cancel(self, ticket: int | None) -> None:
+        """Let every row of a request leave, wherever it stands; of all requests when `ticket` is None."""
+        for slot in reversed(range(len(self.active))):
+            if ticket in (None, self.active.rows[slot].ticket):
+                self.finish(slot)
+        for row in [row for row in self.prefilling if ticket in (None, row.ticket)]:
+            self.prefilling.remove(row)
+            self._release(row)
+        self.waiting = deque(row for row in self.waiting if ticket not in (None, row.ticket))
+
+    def _seat(self, row: Row, spare: int) -> bool:
+        known = self._tree.find(row.tokens[:-1]) if self._tree is not None else []
+        needed = -(-len(row.tokens) // self._size) - len(known)
+        # Room for the first drawn token of the rows that decode is left, or else one of them would have to go at once.
+        if needed + spare > self._pool.available:
+            self._pool.release(known)
+            return False
+        row.pages = known + self._pool.claim(needed)
+        row.stored = len(known) * self._size
+        if not row.drawn:
+            self.prompt_tokens += row.prompt_length
+            self.shared_prompt_tokens += row.stored
+        return True
+
+    def _follows(self, other: Row, row: Row) -> bool:
+        return other.ticket == row.ticket and not other.drawn
+
+    def _preempt(self) -> None:
+        self.preempted += 1
+        row = max((*self.active.rows, *self.prefilling), key=_age)
+        if row in self.prefilling:
+            self.prefilling.remove(row)
+        else:
+            self.active.leave(self.active.rows.index(row))
+        self._release(row)
+        followers, row.followers = row.followers, []
+        self.waiting.extendleft(reversed([row, *followers]))
+
+    def _release(self, row: Row) -> None:
+        if self._tree is not None:
+            self._tree.insert(row.tokens[: row.stored], row.pages)
+        self._pool.release(row.pages)
+        row.pages, row.stored = [], 0
+
+
+def _age(row: Row) -> tuple[int, int]:
+    """Greater for a younger row."""
+    return row.ticket, row.index

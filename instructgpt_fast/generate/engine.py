@@ -7,6 +7,7 @@ Not covered: beam search (generate/beam.py); several threads.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from instructgpt_fast.errors import ConfigError, DataError, TrainingError
 from instructgpt_fast.generate.active import ActiveRows
 from instructgpt_fast.generate.pages import PagePool
 from instructgpt_fast.generate.prefixes import PrefixTree
-from instructgpt_fast.generate.requests import Drawn, Request
+from instructgpt_fast.generate.requests import Drawn, Request, check_prompt, check_seeds
 from instructgpt_fast.generate.row import Row
 from instructgpt_fast.generate.sampling import Completion, FinishReason, SamplingConfig, default_seeds
 from instructgpt_fast.generate.schedule import Schedule
@@ -106,7 +107,7 @@ class Engine:
         for name, value in given.items():
             if value is not None and value < 1:
                 raise ConfigError(f"engine: {name} must be at least 1, got {value}; correct the option.")
-        self.eos_id, self.tokenizer, self._model = eos_id, tokenizer, model
+        self.eos_id, self.tokenizer, self.model = eos_id, tokenizer, model
         self._rows = max_rows
         self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[device.type]
         self._tokens_a_look = tokens_a_look or TOKENS_A_LOOK[device.type]
@@ -170,7 +171,7 @@ class Engine:
         self._check_idle("weights_changed")
         if self._tree is not None:
             self._tree.clear()
-        self._steps = Steps(Decoder(self._model, self._cache), self._active, self._rows)
+        self._steps = Steps(Decoder(self.model, self._cache), self._active, self._rows)
 
     def stats(self) -> EngineStats:
         """Return the counts of this moment."""
@@ -184,8 +185,8 @@ class Engine:
         )
 
     def _submit(self, request: Request) -> list[Row]:
-        sampling, context = request.sampling, self._model.config.n_positions
-        _check_prompt(request.prompt, self._model, "the prompt")
+        sampling, context = request.sampling, self.model.config.n_positions
+        check_prompt(request.prompt, self.model.config, "the prompt")
         limit = min(len(request.prompt) + sampling.max_new_tokens, context)
         room = self._cache.pages * self._cache.page_size
         if limit > room:
@@ -206,7 +207,7 @@ class Engine:
                 f"{request.top_logprobs}; correct the request."
             )
         seeds = default_seeds(sampling.seed, request.count) if request.seeds is None else list(request.seeds)
-        _check_seeds(seeds, request.count, "completion")
+        check_seeds(seeds, request.count, "completion")
         ticket, self._tickets = self._tickets, self._tickets + 1
         ends = frozenset((self.eos_id, *sampling.stop_ids))
         rows = [
@@ -318,17 +319,17 @@ def sample(
     prompts: token ids, each with at least one token and shorter than the context.
     eos_id: id of the end-of-text token. seeds: one integer in [0, 2^63) a prompt; made from sampling.seed when None.
     batch_size: completions decoded at the same time; each needs keys and values for its own length.
-    tokenizer: needed for stop strings, and gives the completions their text. engine: of this model, idle, used instead
-    of a new one, which leaves eos_id, batch_size and tokenizer to it.
+    tokenizer: needed for stop strings, and gives the completions their text. engine: an idle one of this model and
+    eos_id, used instead of a new one; batch_size and tokenizer are then its own.
     Raises DataError for a prompt that is empty or too long, ConfigError for bad options, and TrainingError when the
     model's logits are NaN.
     """
     if batch_size < 1:
         raise ConfigError(f"sample: batch_size must be at least 1, got {batch_size}; correct the option.")
     seeds = default_seeds(sampling.seed, len(prompts)) if seeds is None else list(seeds)
-    _check_seeds(seeds, len(prompts), "prompt")
+    check_seeds(seeds, len(prompts), "prompt")
     for i, prompt in enumerate(prompts):
-        _check_prompt(prompt, model, f"prompt {i}")
+        check_prompt(prompt, model.config, f"prompt {i}")
     if not prompts:
         return []
     if engine is None:
@@ -339,28 +340,16 @@ def sample(
             model, eos_id=eos_id, tokenizer=tokenizer, max_rows=rows,
             cache_tokens=rows * -(-longest // PAGE_SIZE) * PAGE_SIZE,
         )
-    requests = [Request(prompt, sampling, seeds=(seed,)) for prompt, seed in zip(prompts, seeds, strict=True)]
-    return [completion for (completion,) in engine.run(requests)]
-
-
-def _check_seeds(seeds: Sequence[int], count: int, each: str) -> None:
-    if len(seeds) != count:
-        raise ConfigError(f"sample: there must be one seed a {each}, got {len(seeds)} for {count} {each}s.")
-    if any(not 0 <= seed < 2**63 for seed in seeds):
-        raise ConfigError("sample: seeds must be in [0, 2^63), got one outside; take them modulo 2^63.")
-
-
-def _check_prompt(prompt: Sequence[int], model: GPT, name: str) -> None:
-    context, vocab = model.config.n_positions, model.config.vocab_size
-    if not prompt:
-        raise DataError(f"sample: a prompt must have at least one token, got none in {name}; leave it out.")
-    if len(prompt) >= context:
-        raise DataError(
-            f"sample: a prompt must be shorter than the context of {context} tokens, got {len(prompt)} in {name}; "
-            "shorten it or use a model with more positions."
+    elif engine.model is not model or engine.eos_id != eos_id:
+        raise ConfigError(
+            f"sample: the engine must be of the same model and eos_id, got one with eos_id {engine.eos_id} for "
+            f"{eos_id}{'' if engine.model is model else ', of another model'}; make an engine for this call."
         )
-    if min(prompt) < 0 or max(prompt) >= vocab:
-        raise DataError(
-            f"sample: token ids must be in 0..{vocab - 1}, got {min(prompt)}..{max(prompt)} in {name}; encode it with "
-            "the model's own tokenizer."
-        )
+    requests, begin = [], 0
+    # Neighbours with one prompt become one request, whose prompt is run once.
+    for prompt, group in itertools.groupby(prompts, key=list):
+        end = begin + len(list(group))
+        requests.append(Request(prompt, sampling, count=end - begin, seeds=seeds[begin:end]))
+        begin = end
+    return list(itertools.chain.from_iterable(engine.run(requests)))
+

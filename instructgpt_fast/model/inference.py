@@ -17,7 +17,6 @@ from instructgpt_fast import ops
 from instructgpt_fast.model.kv_cache import KVCache
 
 _raw = torch.ops.instructgpt_fast
-_linear = functional.linear
 
 if TYPE_CHECKING:
     from instructgpt_fast.model.transformer import GPT, Block, LayerNorm
@@ -48,6 +47,7 @@ class _Layer(NamedTuple):
     values: Tensor
 
 
+_Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 # Takes a layer and its queries, keys and values [N, H, D]; stores the keys and values and returns the mix [N, H, D].
 _Attend = Callable[[_Layer, Tensor, Tensor, Tensor], Tensor]
 
@@ -90,7 +90,9 @@ class Decoder:
         places = [place for c in chunks for place in range(c.past, c.past + len(c.tokens))]
         tokens, positions = torch.tensor([flat, places], dtype=torch.int64).to(device).unbind(0)
         attend = self._attend_on_cpu(chunks) if device.type == "cpu" else self._attend_in_rows(chunks, device)
-        return self._run(tokens, positions, attend)
+        # On a GPU a matrix of many rows is cuBLAS's: faster there, at the price of rounding by the number of rows.
+        linear = _raw.invariant_linear if device.type == "cpu" else functional.linear
+        return self._run(tokens, positions, attend, linear)
 
     def step(self, tokens: Tensor, positions: Tensor, block_table: Tensor, lengths: Tensor) -> Tensor:
         """Append one token to each row and return its hidden state; `lengths` is left for the caller to advance.
@@ -109,7 +111,7 @@ class Decoder:
             )
             return mixed
 
-        return self._run(tokens, positions, attend)
+        return self._run(tokens, positions, attend, _raw.invariant_linear)
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """Return hidden [B, D] times the output layer, f32 [B, V]; written to `out` when given.
@@ -119,9 +121,10 @@ class Decoder:
         """
         if out is None:
             out = torch.empty(hidden.shape[0], self._wte.shape[0], device=hidden.device)
-        return torch.mm(hidden.float(), self._wte.float().t(), out=out)
+        _raw.invariant_linear_out(hidden, self._wte, None, out)
+        return out
 
-    def _run(self, tokens: Tensor, positions: Tensor, attend: _Attend) -> Tensor:
+    def _run(self, tokens: Tensor, positions: Tensor, attend: _Attend, linear: _Linear) -> Tensor:
         # Straight to the native operators: with one token a row, the checks of the Python faces would cost as much as
         # the arithmetic.
         heads, width, eps = self.config.n_head, self.config.d_head, self.config.layer_norm_eps
@@ -131,11 +134,11 @@ class Decoder:
             normed, summed, _, _ = _raw.layer_norm(branch, stream, *layer.ln_1, eps)
             # Before the first layer there is no stream to add, and the op gives no sum then.
             stream = branch if stream is None else summed
-            q, k, v = _linear(normed, *layer.c_attn).view(-1, 3, heads, width).unbind(1)
-            branch = _linear(attend(layer, q, k, v).view(normed.shape), *layer.attn_proj)
+            q, k, v = linear(normed, *layer.c_attn).view(-1, 3, heads, width).unbind(1)
+            branch = linear(attend(layer, q, k, v).view(normed.shape), *layer.attn_proj)
             normed, stream, _, _ = _raw.layer_norm(branch, stream, *layer.ln_2, eps)
             weight, bias = layer.c_fc
-            branch = _linear(_raw.bias_gelu(_linear(normed, weight), bias, True), *layer.mlp_proj)
+            branch = linear(_raw.bias_gelu(linear(normed, weight, None), bias, True), *layer.mlp_proj)
         return _raw.layer_norm(branch, stream, *self._ln_f, eps)[0]
 
     def _attend_on_cpu(self, chunks: Sequence[Chunk]) -> _Attend:

@@ -15,8 +15,8 @@ from instructgpt_fast.generate import Completion, Engine, Request, SamplingConfi
 from instructgpt_fast.model import GPT, Decoder
 
 from ..model.reference import SMALL, plain_forward, random_gpt
+from .tiny import EOS, prompts_of, talkative
 
-EOS = 3
 OPTIONS = [
     {},
     {"temperature": 0.0},
@@ -25,24 +25,6 @@ OPTIONS = [
     {"min_p": 0.05, "temperature": 1.3},
     {"repetition_penalty": 1.5},
 ]
-
-
-def prompts_of(count: int, seed: int = 0) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 20, (count,), generator=generator).tolist()
-    return [torch.randint(SMALL.vocab_size, (n,), generator=generator).tolist() for n in lengths]
-
-
-def talkative(seed: int = 0) -> GPT:
-    """A model whose distribution is neither flat nor a spike, with the end of text at about one token in ten."""
-    model = random_gpt(seed=seed)
-    with torch.no_grad():
-        model.ln_f.weight.mul_(1.5)
-        # The first hidden number is made a constant 5, through which the end of text gets a fixed bonus of 2.5.
-        model.ln_f.weight[0] = 0.0
-        model.ln_f.bias[0] = 5.0
-        model.wte.weight[EOS, 0] = 0.5
-    return model
 
 
 @torch.no_grad()

@@ -109,6 +109,18 @@ IGF_INLINE void gather_block(const T* values, int64_t stride, int64_t count, con
   for (int64_t l = 0; l < WIDTH; ++l) out[l] += sums[l];
 }
 
+// The same for the rest < kLanes numbers at the end. All of them advance together from key to key: were each summed by
+// itself, the compiler would pair keys as their count allows, and bits would depend on how many keys come after.
+template <typename T>
+IGF_INLINE void gather_rest(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t rest,
+                            float* __restrict out) {
+  float sums[kLanes] = {};
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t l = 0; l < rest; ++l) sums[l] += probabilities[j] * float(values[j * stride + l]);
+  }
+  for (int64_t l = 0; l < rest; ++l) out[l] += sums[l];
+}
+
 // out[i] += sum over j of probabilities[i * pitch + j] * values[j].
 template <typename T>
 IGF_INLINE void gather_body(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t pitch,
@@ -119,7 +131,7 @@ IGF_INLINE void gather_body(const T* values, int64_t stride, int64_t count, cons
     int64_t d = 0;
     for (; d + 4 * kLanes <= width; d += 4 * kLanes) gather_block<4 * kLanes>(values + d, stride, count, from, to + d);
     for (; d + kLanes <= width; d += kLanes) gather_block<kLanes>(values + d, stride, count, from, to + d);
-    for (; d < width; ++d) gather_block<1>(values + d, stride, count, from, to + d);
+    if (d < width) gather_rest(values + d, stride, count, from, width - d, to + d);
   }
 }
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from instructgpt_fast.evaluate import evaluate
     from instructgpt_fast.generate import generate
+    from instructgpt_fast.serve import ServeConfig, serve
     from instructgpt_fast.tokenizer import Tokenizer
     from instructgpt_fast.train import (
         PpoConfig,
@@ -44,6 +45,7 @@ _HOMES = {
     "SftConfig": "instructgpt_fast.train",
     "RewardConfig": "instructgpt_fast.train",
     "PpoConfig": "instructgpt_fast.train",
+    "ServeConfig": "instructgpt_fast.serve",
     "TrainResult": "instructgpt_fast.train",
     "Tokenizer": "instructgpt_fast.tokenizer",
     "InstructGPTError": "instructgpt_fast.errors",
@@ -55,7 +57,7 @@ _HOMES = {
 }
 
 # Modules that are public themselves; those named like a function can be called (callable_module.py).
-_MODULES = ("train", "generate", "evaluate", "doctor", "ops", "errors")
+_MODULES = ("train", "generate", "evaluate", "serve", "doctor", "ops", "errors")
 
 __all__ = [
     "BackendError",
@@ -66,6 +68,7 @@ __all__ = [
     "PpoConfig",
     "PretrainConfig",
     "RewardConfig",
+    "ServeConfig",
     "SftConfig",
     "Tokenizer",
     "TrainResult",
@@ -76,6 +79,7 @@ __all__ = [
     "evaluate",
     "generate",
     "ops",
+    "serve",
     "train",
 ]
 

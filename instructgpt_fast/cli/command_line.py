@@ -53,6 +53,9 @@ COMMANDS: dict[str, Command] = {
         "Answer prompts with a model.", f"{_TOOLS}:Generate", f"{_TOOLS}:generate_text"),
     "chat": Command(
         "Talk with a model in the terminal.", f"{_TOOLS}:Chat", f"{_TOOLS}:chat"),
+    "serve": Command(
+        "Serve models over HTTP to OpenAI's clients, with a chat page.", "instructgpt_fast.cli.serve:ServeConfig",
+        "instructgpt_fast.cli.serve:serve_checkpoints"),
     "evaluate": Command(
         "Measure perplexity and reward-model accuracy.", "instructgpt_fast.evaluate:EvaluateConfig",
         f"{_TOOLS}:evaluate_checkpoint"),

@@ -1,0 +1,101 @@
+"""What both ways of asking share: prompts within the context, how tokens are drawn, the words for a token."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from instructgpt_fast.errors import ConfigError
+from instructgpt_fast.generate import SamplingConfig, default_seeds
+from instructgpt_fast.generate.requests import Drawn, Request
+from instructgpt_fast.serve.errors import bad_request
+from instructgpt_fast.serve.models import Served
+from instructgpt_fast.serve.options import ServeConfig
+from instructgpt_fast.serve.protocol import Sampled
+from instructgpt_fast.tokenizer import Tokenizer
+
+# JSON has no infinity; OpenAI's API writes the log-probability of what cannot be drawn so.
+_IMPOSSIBLE = -9999.0
+
+
+def requests_of(
+    asked: Sampled, served: Served, config: ServeConfig, prompts: Sequence[Sequence[int]], *, max_tokens: int | None,
+    top_logprobs: int, param: str,
+) -> list[Request]:
+    """One engine request a prompt; the seeds number through the answers as `generate`'s do through its prompts.
+
+    prompts: token ids. max_tokens: of an answer; None is what the context has room for, which ends it in any case.
+    top_logprobs: alternatives told beside each token. param: the field that holds the prompts.
+    Raises ApiError 400 for a prompt that is empty or too long, and for numbers beyond the server's limits.
+    """
+    if len(prompts) * asked.choices > config.max_choices:
+        raise bad_request(
+            f"a request may ask for {config.max_choices} answers, got {len(prompts)} prompts times n={asked.choices}; "
+            "ask for fewer.", "n",
+        )
+    limit = served.context if config.max_new_tokens is None else config.max_new_tokens
+    # Without a limit of the server's own, more than the context has room for is no mistake: it says "to the end".
+    if max_tokens is not None and config.max_new_tokens is not None and max_tokens > limit:
+        raise bad_request(
+            f"a request may ask for {limit} tokens an answer, got {max_tokens}; ask for fewer.", "max_tokens"
+        )
+    for prompt in prompts:
+        _check_length(prompt, served, param)
+    seed = secrets.randbits(63) if asked.seed is None else asked.seed
+    seeds = default_seeds(seed, len(prompts) * asked.choices)
+    sampling = _sampling(asked, min(max_tokens or limit, limit, served.context))
+    n = asked.choices
+    return [
+        Request(prompt, sampling, count=n, seeds=seeds[i * n : (i + 1) * n], top_logprobs=top_logprobs)
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def _check_length(prompt: Sequence[int], served: Served, param: str) -> None:
+    if not prompt:
+        raise bad_request(f"{param} must have at least one token, got none; write something.", param)
+    if len(prompt) >= served.context:
+        raise bad_request(
+            f"The context of {served.name!r} is {served.context} tokens, prompt and answer together, got a prompt of "
+            f"{len(prompt)} tokens; shorten it to at most {served.context - 1}.", param, "context_length_exceeded",
+        )
+
+
+def _sampling(asked: Sampled, max_new_tokens: int) -> SamplingConfig:
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    given = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    try:
+        return SamplingConfig(max_new_tokens=max_new_tokens, stop=asked.stop or (), **given)
+    except ConfigError as error:
+        raise bad_request(str(error)) from None
+
+
+def finish_reason(drawn: Drawn) -> str | None:
+    """OpenAI's word for why an answer ended: "stop" for the model's own end and for a stop string, or "length"."""
+    return "stop" if drawn.finish_reason == "eos" else drawn.finish_reason
+
+
+def token_bytes(tokenizer: Tokenizer, token: int) -> bytes | None:
+    """The bytes of a token; None for a special one, such as the end of the text, which has none in the answer."""
+    return None if token in tokenizer.special_ids else tokenizer.bytes_of(token)
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """A token in words: its text, its name, or "bytes:\\xe2\\x82" for a part of a character, as OpenAI's API does."""
+    data = tokenizer.bytes_of(token)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def json_logprob(value: float) -> float:
+    """A log-probability in nats that JSON can hold."""
+    return max(value, _IMPOSSIBLE)
+
+
+def usage(prompts: Sequence[Request], drawn: int) -> dict[str, Any]:
+    """Counts of tokens: of the prompts, each once whatever n is, and of all answers with their end-of-text tokens."""
+    prompt_tokens = sum(len(request.prompt) for request in prompts)
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": drawn, "total_tokens": prompt_tokens + drawn}

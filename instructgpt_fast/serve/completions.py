@@ -1,0 +1,157 @@
+"""POST /v1/completions: text or tokens go to the model as they are, and it goes on from there.
+
+Not covered: log-probabilities of the prompt (echo together with logprobs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from instructgpt_fast.generate.requests import Drawn, Request
+from instructgpt_fast.serve import asking
+from instructgpt_fast.serve.answer import Token
+from instructgpt_fast.serve.errors import bad_request
+from instructgpt_fast.serve.models import Served, find
+from instructgpt_fast.serve.protocol import CompletionRequest, parse
+from instructgpt_fast.serve.respond import Serving, respond
+from instructgpt_fast.tokenizer import Tokenizer
+
+router = APIRouter()
+
+# Tokens of an answer where none is asked for, as in OpenAI's API.
+_DEFAULT_MAX_TOKENS = 16
+
+
+@router.post("/v1/completions")
+async def completions(http: HttpRequest) -> Response:
+    """Complete each prompt n times."""
+    serving: Serving = http.app.state.serving
+    asked = parse(CompletionRequest, await http.body())
+    _check(asked)
+    served = find(serving.models, asked.model)
+    # In a thread: a prompt of a megabyte must not hold up what the others are sent.
+    prompts = await asyncio.to_thread(encode, served, asked.prompt)
+    requests = asking.requests_of(
+        asked, served, serving.config, prompts, max_tokens=asked.max_tokens or _DEFAULT_MAX_TOKENS,
+        top_logprobs=asked.logprobs or 0, param="prompt",
+    )
+    return await respond(
+        http, serving, served, requests, CompletionWriter(asked, served, requests), stream=bool(asked.stream),
+        include_usage=asked.include_usage,
+    )
+
+
+def encode(served: Served, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
+    """Token ids of each prompt; empty text is the end-of-text token, after which a text begins."""
+    tokenizer = served.tokenizer
+    return [
+        (tokenizer.encode(prompt) or [tokenizer.eos_id]) if isinstance(prompt, str) else list(prompt)
+        for prompt in prompts
+    ]
+
+
+def _check(asked: CompletionRequest) -> None:
+    if asked.best_of not in (None, asked.choices):
+        raise bad_request(f"best_of is not served but as n, got {asked.best_of} and n={asked.choices}.", "best_of",
+                          "unsupported_parameter")
+    if asked.echo and asked.logprobs is not None:
+        raise bad_request("echo is not served together with logprobs; leave one out.", "echo", "unsupported_parameter")
+    if asked.stream_options is not None and not asked.stream:
+        raise bad_request("stream_options must come with stream=true; leave it out.", "stream_options")
+
+
+class CompletionWriter:
+    """Answers in the JSON of /v1/completions."""
+
+    def __init__(self, asked: CompletionRequest, served: Served, requests: Sequence[Request]) -> None:
+        self._asked, self._served, self._requests = asked, served, requests
+        self._head = {
+            "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()),
+            "model": served.name,
+        }
+        self._drawn = 0
+        before = [self._echoed(i) for i in range(len(requests)) for _ in range(asked.choices)]
+        self._texts = [[text] if text else [] for text in before]
+        self._reasons: list[str | None] = [None] * len(before)
+        self._logprobs = [_Logprobs(served.tokenizer, asked.logprobs or 0, 0) for _ in before]
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The prompts, where they are to be echoed."""
+        return [self._event(i, "".join(texts), None, None) for i, texts in enumerate(self._texts) if texts]
+
+    def add(self, token: Token) -> dict[str, Any] | None:
+        """Take a token; an event for its text, its log-probability or its being the last."""
+        choice, drawn = token.choice, token.drawn
+        self._drawn += 1
+        reason = asking.finish_reason(drawn)
+        if drawn.text:
+            self._texts[choice].append(drawn.text)
+        self._reasons[choice] = reason
+        told = self._logprobs[choice].add(drawn) if self._asked.logprobs is not None else None
+        if not drawn.text and reason is None and told is None:
+            return None
+        return self._event(choice, drawn.text, told, reason)
+
+    def usage(self) -> dict[str, Any]:
+        """The counts, without a choice."""
+        return {**self._head, "choices": [], "usage": asking.usage(self._requests, self._drawn)}
+
+    def whole(self) -> dict[str, Any]:
+        """All answers."""
+        choices = [
+            {
+                "index": i, "text": "".join(texts), "finish_reason": self._reasons[i],
+                "logprobs": self._logprobs[i].all() if self._asked.logprobs is not None else None,
+            }
+            for i, texts in enumerate(self._texts)
+        ]
+        return {**self._head, "choices": choices, "usage": asking.usage(self._requests, self._drawn)}
+
+    def _event(self, choice: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
+        event = {
+            **self._head, "choices": [{"index": choice, "text": text, "logprobs": logprobs, "finish_reason": reason}],
+        }
+        return {**event, "usage": None} if self._asked.include_usage else event
+
+    def _echoed(self, prompt: int) -> str:
+        if not self._asked.echo:
+            return ""
+        given = self._asked.prompt[prompt]
+        return given if isinstance(given, str) else self._served.tokenizer.decode(given)
+
+
+class _Logprobs:
+    """Log-probabilities in the shape of /v1/completions: four lists of one entry a token."""
+
+    def __init__(self, tokenizer: Tokenizer, alternatives: int, offset: int) -> None:
+        self._tokenizer, self._alternatives = tokenizer, alternatives
+        self._text, self._offset = tokenizer.text_stream(), offset
+        self._parts: list[dict[str, Any]] = []
+
+    def add(self, drawn: Drawn) -> dict[str, Any]:
+        text, logprob = asking.token_text(self._tokenizer, drawn.token), asking.json_logprob(drawn.logprob)
+        top = None
+        if self._alternatives:
+            top = {asking.token_text(self._tokenizer, token): asking.json_logprob(p) for token, p in drawn.alternatives}
+            top.setdefault(text, logprob)
+        part = {
+            "tokens": [text], "token_logprobs": [logprob], "top_logprobs": None if top is None else [top],
+            "text_offset": [self._offset],
+        }
+        self._offset += len(self._text.push(drawn.token))
+        self._parts.append(part)
+        return part
+
+    def all(self) -> dict[str, Any]:
+        names = ("tokens", "token_logprobs", "text_offset")
+        whole: dict[str, Any] = {name: [part[name][0] for part in self._parts] for name in names}
+        whole["top_logprobs"] = [part["top_logprobs"][0] for part in self._parts] if self._alternatives else None
+        return whole

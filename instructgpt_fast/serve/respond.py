@@ -1,0 +1,173 @@
+"""From a checked request to its response: whole or as a stream of events, cancelled as soon as the client goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from instructgpt_fast.generate.requests import Request
+from instructgpt_fast.serve import errors
+from instructgpt_fast.serve.answer import Answer, Token
+from instructgpt_fast.serve.errors import ApiError
+from instructgpt_fast.serve.limits import Gate
+from instructgpt_fast.serve.metrics import Metrics
+from instructgpt_fast.serve.models import Served
+from instructgpt_fast.serve.options import ServeConfig
+from instructgpt_fast.serve.worker import Worker
+
+log = logging.getLogger("instructgpt_fast.serve")
+
+# How long the last words to a client may take that may not be reading.
+_LAST_WORDS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Everything that the routes share."""
+
+    config: ServeConfig
+    models: dict[str, Served]
+    worker: Worker
+    metrics: Metrics
+    gate: Gate
+
+
+class Writer(Protocol):
+    """Puts tokens into the JSON of one route."""
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The events before the first token."""
+
+    def add(self, token: Token) -> dict[str, Any] | None:
+        """Take a token; the event that it makes, None while there is nothing to show."""
+
+    def usage(self) -> dict[str, Any]:
+        """The event with the counts of tokens."""
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece."""
+
+
+class ClientGoneError(Exception):
+    """Nobody is left to answer."""
+
+
+async def respond(
+    http: HttpRequest, serving: Serving, served: Served, requests: Sequence[Request], writer: Writer, *,
+    stream: bool, include_usage: bool,
+) -> Response:
+    """Have the requests answered by the model and return the response; raises ApiError where that fails.
+
+    include_usage: whether a stream ends with the counts of tokens.
+    """
+    http.scope.setdefault("state", {})["model"] = served.name
+    answer = serving.worker.submit(served, requests)
+    streaming = False
+    try:
+        async with asyncio.timeout(serving.config.request_seconds):
+            if not stream:
+                await until_gone(http.receive, answer, _collect(answer, writer))
+                return JSONResponse(writer.whole())
+            await until_gone(http.receive, answer, answer.accepted())
+            streaming = True
+            return EventStream(serving, answer, writer, include_usage)
+    except TimeoutError:
+        raise errors.timed_out(serving.config.request_seconds) from None
+    except ClientGoneError:
+        http.scope["state"]["status"] = errors.CLIENT_GONE
+        return Response(status_code=errors.CLIENT_GONE)
+    finally:
+        # A stream only begins here, and cancels for itself.
+        if not streaming:
+            serving.worker.cancel(answer)
+
+
+async def _collect(answer: Answer, writer: Writer) -> None:
+    async for batch in answer.batches():
+        for token in batch:
+            writer.add(token)
+
+
+async def until_gone(receive: Receive, answer: Answer, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end, unless the client goes first (ClientGoneError) or stops reading (ApiError)."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(receive))
+    failing = asyncio.ensure_future(answer.failed.wait())
+    tasks = (working, leaving, failing)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and not leaving.done():
+            # The request has failed, which the work tells the client, unless it is stuck in sending.
+            await asyncio.wait((working,), timeout=_LAST_WORDS_SECONDS)
+        if working.done():
+            working.result()
+            return
+        raise ClientGoneError
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events of an answer, each a JSON object, and at last [DONE]; a failure on the way is an event too."""
+
+    def __init__(self, serving: Serving, answer: Answer, writer: Writer, include_usage: bool) -> None:
+        super().__init__(
+            media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )
+        del self.headers["content-length"]
+        self._serving, self._answer, self._writer = serving, answer, writer
+        self._include_usage = include_usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events as tokens come; whatever happens, the request is over when this returns."""
+        seconds = self._serving.config.request_seconds - self._answer.age
+        try:
+            async with asyncio.timeout(seconds):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await until_gone(receive, self._answer, self._events(send))
+        except ClientGoneError:
+            scope["state"]["status"] = errors.CLIENT_GONE
+        except TimeoutError:
+            await self._fail(send, errors.timed_out(self._serving.config.request_seconds))
+        except ApiError as error:
+            scope["state"]["status"] = error.status
+            await self._fail(send, error)
+        finally:
+            self._serving.worker.cancel(self._answer)
+
+    async def _events(self, send: Send) -> None:
+        await _send(send, self._writer.opening())
+        async for batch in self._answer.batches():
+            await _send(send, [event for event in map(self._writer.add, batch) if event is not None])
+        if self._include_usage:
+            await _send(send, [self._writer.usage()])
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+    async def _fail(self, send: Send, error: ApiError) -> None:
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await _send(send, [error.body()])
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            log.warning("a client stopped reading and is left: %s", error.message)
+
+
+async def _send(send: Send, events: Sequence[dict[str, Any]]) -> None:
+    if events:
+        text = "".join(f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n" for event in events)
+        await send({"type": "http.response.body", "body": text.encode("utf-8"), "more_body": True})

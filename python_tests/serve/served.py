@@ -1,0 +1,122 @@
+"""Tiny models under a real server on 127.0.0.1, in a thread of the test: what the tests of the server share."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import openai
+import torch
+
+from instructgpt_fast.checkpoint import save_checkpoint
+from instructgpt_fast.model import GPT, GPTConfig
+from instructgpt_fast.serve.app import create_app
+from instructgpt_fast.serve.models import load_models
+from instructgpt_fast.serve.options import ServeConfig
+from instructgpt_fast.serve.respond import Serving
+from instructgpt_fast.serve.run import Server, address, listen
+from instructgpt_fast.tokenizer import Tokenizer
+
+CONTEXT = 256
+TEXT = ["The quick brown fox jumps over the lazy dog, and the cat sat on the mat: café, 東京, 😀!"] * 4
+
+
+@lru_cache(maxsize=1)
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(TEXT, 320)
+
+
+def random_model(seed: int = 0, *, ends: bool = True, readable: bool = True, context: int = CONTEXT) -> GPT:
+    """A model whose answers differ by seed and prompt.
+
+    ends: whether one token in about thirty ends an answer, or none does. readable: whether every token is text, or
+    parts of characters are drawn too.
+    """
+    torch.manual_seed(seed)
+    shape = GPTConfig(vocab_size=tokenizer().vocab_size, n_positions=context, n_layer=2, n_head=2, d_model=32)
+    model = GPT(shape)
+    with torch.no_grad():
+        model.ln_f.weight.fill_(4.0)
+        # A hidden number that is always 1, through which single tokens get a bonus or a malus on their logits.
+        model.ln_f.weight[0], model.ln_f.bias[0] = 0.0, 1.0
+        model.wte.weight[:, 0] = 0.0
+        for token in range(shape.vocab_size):
+            if token in tokenizer().special_ids or (readable and not _is_text(tokenizer().bytes_of(token))):
+                model.wte.weight[token, 0] = -30.0
+        model.wte.weight[tokenizer().eos_id, 0] = 2.0 if ends else -30.0
+    return model.eval()
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return data.decode("utf-8").isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def save(folder: Path, name: str, *, prompt_format: str = "dialogue", **options: Any) -> str:
+    """A checkpoint of a random model."""
+    model = random_model(**options)
+    return str(save_checkpoint(
+        folder / name, model=model, tokenizer=tokenizer(), prompt_format=prompt_format, stage="sft",  # type: ignore[arg-type]
+    ))
+
+
+@dataclass
+class Running:
+    """A server that serves: its address, and its inside for what a test must see there."""
+
+    url: str
+    serving: Serving
+    server: Server
+    key: str | None
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        """OpenAI's client as everyone uses it; without retries, so that a test sees each answer."""
+        given = {"api_key": self.key or "unused", "max_retries": 0, "timeout": 60.0, **options}
+        return openai.OpenAI(base_url=f"{self.url}/v1", **given)
+
+    def idle(self) -> bool:
+        """Whether no engine has anything to do, every row is free and every page free or kept for prompts."""
+        return all(
+            self.serving.worker.in_flight(name) == 0
+            and stats.waiting == stats.prefilling == stats.active == 0
+            and stats.free_pages + stats.cached_pages == stats.pages
+            for name, stats in self.serving.worker.stats.items()
+        )
+
+    def wait_until_idle(self) -> None:
+        """Wait until rows and pages are free; fails where they are not within half a minute."""
+        wait_until(self.idle, lambda: f"the engines are not idle: {self.serving.worker.stats}")
+
+
+def wait_until(holds: Callable[[], bool], told: Callable[[], str], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, told()
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def running(*checkpoints: str, key: str | None = None, **options: Any) -> Iterator[Running]:
+    """A server of these checkpoints on a free port, stopped at the end."""
+    config = ServeConfig(checkpoints=checkpoints, port=0, device="cpu", **{"grace_seconds": 0.0, **options})
+    app = create_app(config, load_models(config), None if key is None else key.encode())
+    listener = listen(config.host, config.port)
+    server = Server(app, config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    url = address(listener)
+    thread.start()
+    wait_until(lambda: server.started, lambda: "the server does not start")
+    try:
+        yield Running(url, app.state.serving, server, key)
+    finally:
+        server.stop()
+        thread.join(30)
+        assert not thread.is_alive(), "the server does not end"

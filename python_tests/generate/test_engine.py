@@ -245,3 +245,4 @@ def test_broken_weights_are_found() -> None:
         model.ln_f.bias[3] = float("nan")
     with pytest.raises(TrainingError, match="after 0 tokens of completion 0"):
         sample(model, [[1, 2]], SamplingConfig(), eos_id=EOS)
+

@@ -36,8 +36,8 @@ def talkative(config: GPTConfig = SMALL, seed: int = 0) -> GPT:
 class Alone:
     """Completions drawn one at a time by an engine that shares nothing and runs each prompt at once."""
 
-    def __init__(self, model: GPT) -> None:
-        self._engine = Engine(model, eos_id=EOS, max_rows=1, share_prefixes=False, prefill_tokens=10**6)
+    def __init__(self, model: GPT, eos_id: int = EOS) -> None:
+        self._engine = Engine(model, eos_id=eos_id, max_rows=1, share_prefixes=False, prefill_tokens=10**6)
         self._known = functools.cache(self._complete)
 
     def completions(self, request: Request) -> list[Completion]:

@@ -36,7 +36,8 @@ def invariant_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, o
         TypeError: for a dtype that is not served. ValueError: for shapes that do not fit, an `out` that is not
         contiguous, or when a gradient is asked for. BackendError: for a device without a kernel.
     """
-    _check(x, weight, bias, out)
+    if not _is_plain(x, weight, bias, out):
+        _check(x, weight, bias, out)
     if out is None:
         y: Tensor = _linear(x, weight, bias)
         return y
@@ -50,6 +51,22 @@ def invariant_linear_oracle(
     """The same in plain torch, in the dtype of its arguments (float64 to judge others)."""
     y = x @ weight.T if bias is None else x @ weight.T + bias
     return y if out is None else out.copy_(y)
+
+
+def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None) -> bool:
+    """Whether a call is in order and on the CPU; _check also tells what is wrong, in the time of a small layer."""
+    if not (isinstance(x, Tensor) and isinstance(weight, Tensor) and x.dim() == 2 and weight.dim() == 2):
+        return False
+    dtype, outputs = x.dtype, weight.shape[0]
+    if dtype not in _checks.FLOATS or weight.dtype != dtype or x.shape[1] != weight.shape[1]:
+        return False
+    if not (x.is_cpu and weight.is_cpu) or (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        return False
+    if bias is not None and not (isinstance(bias, Tensor) and bias.dtype == dtype and bias.dim() == 1
+                                 and bias.shape[0] == outputs and bias.is_cpu
+                                 and not (torch.is_grad_enabled() and bias.requires_grad)):
+        return False
+    return out is None
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None) -> None:

@@ -22,8 +22,10 @@ namespace {
 constexpr int64_t kBlockInputs = 1024;
 // At most so many rows count as few.
 constexpr int64_t kFewRows = 16;
-// A task's rows and outputs where there are many rows; its outputs where there are few.
-constexpr int64_t kTaskRows = 128, kTaskOutputs = 64, kFewTaskOutputs = 16;
+// A task's outputs where there are many rows, and where there are few.
+constexpr int64_t kTaskOutputs = 32, kFewTaskOutputs = 16;
+// A task has so many numbers of x that they stay in a second-level cache, in so many rows.
+constexpr int64_t kTaskNumbers = 3 << 16, kLeastTaskRows = 64, kMostTaskRows = 256;
 // Rows that are swept together over the outputs.
 constexpr int64_t kSweepRows = 8;
 // Products worth a thread's start.
@@ -35,8 +37,7 @@ int64_t block_inputs(int64_t inputs) {
   return std::max<int64_t>(kLanes, ceil_div(ceil_div(inputs, blocks), kLanes) * kLanes);
 }
 
-// Some rows, some outputs and a block of inputs. sums[m * pitch + n] is added to, or written where this is the first
-// block.
+// Some rows, some outputs and a block of inputs, whose products are added to sums[m * pitch + n].
 template <typename T>
 struct Sweep {
   const float* x;
@@ -44,16 +45,45 @@ struct Sweep {
   float* sums;
   int64_t x_stride, weight_stride, pitch;
   int64_t rows, outputs, inputs;
-  bool is_first;
+  const T* next;  // what is read of the weight after these outputs
 };
 
-template <int ROWS, int OUTPUTS, typename T>
+// Asks for weights that are needed soon, so that they come while others are worked on: a processor's own guesses stop at
+// every page and at every row's end. Tiles of several rows are so slow that the next tile's weights are in time; with one
+// row, those some inputs on.
+template <int OUTPUTS, typename T>
+IGF_INLINE void fetch_ahead(const Sweep<T>& s, int64_t output, int64_t k) {
+  const int64_t ahead = OUTPUTS < kLanes ? s.inputs : std::min<int64_t>(s.inputs, 4 * kLanes);
+  const T* here = s.weight + output * s.weight_stride;
+  const T* next = output + OUTPUTS < s.outputs ? here + OUTPUTS * s.weight_stride : s.next;
+  const T* from = k + ahead < s.inputs ? here : next;
+  const int64_t offset = k + ahead < s.inputs ? k + ahead : k + ahead - s.inputs;
+#pragma GCC unroll 16
+  for (int n = 0; n < OUTPUTS; ++n) {
+    // As a number: a pointer may not go beyond the weight's end, a fetch may.
+    const auto place = static_cast<uintptr_t>((offset + n * s.weight_stride) * static_cast<int64_t>(sizeof(T)));
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + place));
+  }
+}
+
+template <int COUNT>
+IGF_INLINE void add(const float* from, float* to) {
+  typedef float Some __attribute__((vector_size(COUNT * sizeof(float))));
+  Some a, b;
+  std::memcpy(&a, from, sizeof a);
+  std::memcpy(&b, to, sizeof b);
+  b += a;
+  std::memcpy(to, &b, sizeof b);
+}
+
+template <int ROWS, int OUTPUTS, bool FETCH, typename T>
 IGF_INLINE void tile(const Sweep<T>& s, int64_t row, int64_t output) {
   const float* x = s.x + row * s.x_stride;
   const T* weight = s.weight + output * s.weight_stride;
   Lanes sums[ROWS * OUTPUTS] = {};
   int64_t k = 0;
   for (; k + kLanes <= s.inputs; k += kLanes) {
+    if constexpr (FETCH) fetch_ahead<OUTPUTS>(s, output, k);
     Lanes w[OUTPUTS];
 #pragma GCC unroll 16
     for (int n = 0; n < OUTPUTS; ++n) load(weight + n * s.weight_stride + k, w[n]);
@@ -78,34 +108,35 @@ IGF_INLINE void tile(const Sweep<T>& s, int64_t row, int64_t output) {
     }
   }
   sum_lanes(sums);
+  alignas(64) float results[kLanes];
+  std::memcpy(results, &sums[0], sizeof results);
   float* to = s.sums + row * s.pitch + output;
-  for (int m = 0; m < ROWS; ++m) {
-    for (int n = 0; n < OUTPUTS; ++n) {
-      const float before = s.is_first ? 0.0f : to[m * s.pitch + n];
-      to[m * s.pitch + n] = before + sums[0][m * OUTPUTS + n];
-    }
-  }
+#pragma GCC unroll 16
+  for (int m = 0; m < ROWS; ++m) add<OUTPUTS>(results + m * OUTPUTS, to + m * s.pitch);
 }
 
 // Outputs [output, output + OUTPUTS) of every row.
-template <int OUTPUTS, typename T>
+template <int OUTPUTS, bool FETCH, typename T>
 IGF_INLINE void sweep_column(const Sweep<T>& s, int64_t output) {
-  int64_t row = 0;
-  for (; row + 4 <= s.rows; row += 4) {
-    for (int64_t n = 0; n < OUTPUTS; n += 4) tile<4, OUTPUTS < 4 ? OUTPUTS : 4>(s, row, output + n);
+  constexpr int kFour = OUTPUTS < 4 ? OUTPUTS : 4, kEight = OUTPUTS < 8 ? OUTPUTS : 8;
+  const int64_t fours = s.rows / 4 * 4;
+  for (int64_t n = 0; n < OUTPUTS && fours > 0; n += kFour) {
+    tile<4, kFour, FETCH>(s, 0, output + n);
+    for (int64_t row = 4; row < fours; row += 4) tile<4, kFour, false>(s, row, output + n);
   }
+  int64_t row = fours;
   if (row + 2 <= s.rows) {
-    for (int64_t n = 0; n < OUTPUTS; n += 8) tile<2, OUTPUTS < 8 ? OUTPUTS : 8>(s, row, output + n);
+    for (int64_t n = 0; n < OUTPUTS; n += kEight) tile<2, kEight, FETCH>(s, row, output + n);
     row += 2;
   }
-  if (row < s.rows) tile<1, OUTPUTS>(s, row, output);
+  if (row < s.rows) tile<1, OUTPUTS, FETCH>(s, row, output);
 }
 
-template <typename T>
+template <bool FETCH, typename T>
 IGF_INLINE void sweep_body(const Sweep<T>& s) {
   int64_t output = 0;
-  for (; output + kLanes <= s.outputs; output += kLanes) sweep_column<kLanes>(s, output);
-  for (; output < s.outputs; ++output) sweep_column<1>(s, output);
+  for (; output + kLanes <= s.outputs; output += kLanes) sweep_column<kLanes, FETCH>(s, output);
+  for (; output < s.outputs; ++output) sweep_column<1, FETCH>(s, output);
 }
 
 template <typename T>
@@ -139,7 +170,7 @@ IGF_INLINE void finish_body(const float* sums, const T* bias, Y* y, int64_t coun
     finish_body(sums, bias, y, count);                                                                       \
   }
 #define IGF_LINEAR_LOOPS(T)                                                                                      \
-  IGF_CLONES void sweep(const Sweep<T>& s) { sweep_body(s); }                                                    \
+  IGF_CLONES void sweep(const Sweep<T>& s, bool fetch) { fetch ? sweep_body<true>(s) : sweep_body<false>(s); }   \
   IGF_CLONES void widen(const T* from, int64_t stride, int64_t rows, int64_t inputs, float* to, int64_t to_stride) { \
     widen_body(from, stride, rows, inputs, to, to_stride);                                                       \
   }                                                                                                              \
@@ -159,21 +190,23 @@ void run_task(const InvariantLinear& a, const float* x, int64_t first_row, int64
   const int64_t rows = last_row - first_row, outputs = last_output - first_output, block = block_inputs(a.inputs);
   const T* weight = static_cast<const T*>(a.weight) + first_output * a.inputs;
   const T* bias = a.bias == nullptr ? nullptr : static_cast<const T*>(a.bias) + first_output;
-  const bool widened = !std::is_same_v<T, float> && rows > kFewRows;
-  sums.resize(static_cast<size_t>(rows * outputs));
+  const bool few = a.rows <= kFewRows, widened = !few && !std::is_same_v<T, float>;
+  const int64_t sweep_rows = few ? kFewRows : kSweepRows;
+  sums.assign(static_cast<size_t>(rows * outputs), 0.0f);
   if (widened) panel.resize(static_cast<size_t>(outputs * block));
-  // Once even without inputs: the sums are written then.
-  for (int64_t k = 0; k == 0 || k < a.inputs; k += block) {
-    const int64_t inputs = std::min(block, a.inputs - k);
+  for (int64_t k = 0; k < a.inputs; k += block) {
+    const int64_t left = a.inputs - k, inputs = std::min(block, left);
+    // The task after this one begins there.
+    const T* next = left > block ? weight + k + block : weight + outputs * a.inputs;
     if (widened) widen(weight + k, a.inputs, outputs, inputs, panel.data(), block);
-    for (int64_t row = 0; row < rows; row += widened || rows > kFewRows ? kSweepRows : kFewRows) {
-      const int64_t count = std::min(rows > kFewRows ? kSweepRows : kFewRows, rows - row);
+    for (int64_t row = 0; row < rows; row += sweep_rows) {
+      const int64_t count = std::min(sweep_rows, rows - row);
       const float* from = x + (first_row + row) * a.inputs + k;
       float* to = sums.data() + row * outputs;
       if (widened) {
-        sweep(Sweep<float>{from, panel.data(), to, a.inputs, block, outputs, count, outputs, inputs, k == 0});
+        sweep(Sweep<float>{from, panel.data(), to, a.inputs, block, outputs, count, outputs, inputs, nullptr}, false);
       } else {
-        sweep(Sweep<T>{from, weight + k, to, a.inputs, a.inputs, outputs, count, outputs, inputs, k == 0});
+        sweep(Sweep<T>{from, weight + k, to, a.inputs, a.inputs, outputs, count, outputs, inputs, next}, row == 0);
       }
     }
   }
@@ -183,14 +216,15 @@ void run_task(const InvariantLinear& a, const float* x, int64_t first_row, int64
 
 template <typename T, typename Y>
 void run(const InvariantLinear& a, const float* x) {
-  const bool few = a.rows <= kFewRows;
-  const int64_t task_rows = few ? kFewRows : kTaskRows, task_outputs = few ? kFewTaskOutputs : kTaskOutputs;
-  const int64_t row_tasks = ceil_div(a.rows, task_rows), tasks = row_tasks * ceil_div(a.outputs, task_outputs);
-  const int64_t products = std::min(a.rows, task_rows) * task_outputs * std::max<int64_t>(1, a.inputs);
+  const int64_t width = std::max<int64_t>(1, a.inputs);
+  const int64_t even = std::clamp(kTaskNumbers / width, kLeastTaskRows, kMostTaskRows);
+  const int64_t task_rows = std::min(a.rows, even), task_outputs = a.rows <= kFewRows ? kFewTaskOutputs : kTaskOutputs;
+  const int64_t output_tasks = ceil_div(a.outputs, task_outputs), tasks = output_tasks * ceil_div(a.rows, task_rows);
+  const int64_t products = task_rows * task_outputs * width;
   parallel_for(0, tasks, 1 + kGrainProducts / products, [&](int64_t begin, int64_t end) {
     std::vector<float> sums, panel;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t row = task % row_tasks * task_rows, output = task / row_tasks * task_outputs;
+      const int64_t row = task / output_tasks * task_rows, output = task % output_tasks * task_outputs;
       run_task<T, Y>(a, x, row, std::min(a.rows, row + task_rows), output, std::min(a.outputs, output + task_outputs),
                      sums, panel);
     }

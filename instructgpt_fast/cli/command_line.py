@@ -50,7 +50,8 @@ COMMANDS: dict[str, Command] = {
     "ppo": Command(
         "Train a policy against a reward model by PPO or PPO-ptx.", "instructgpt_fast.train.ppo:PpoConfig", _STAGE),
     "generate": Command(
-        "Answer prompts with a model.", f"{_TOOLS}:Generate", f"{_TOOLS}:generate_text"),
+        "Answer prompts with a model.", "instructgpt_fast.cli.generate:Generate",
+        "instructgpt_fast.cli.generate:generate_text"),
     "chat": Command(
         "Talk with a model in the terminal.", f"{_TOOLS}:Chat", f"{_TOOLS}:chat"),
     "serve": Command(

@@ -1,14 +1,13 @@
-"""The commands that are not training stages: tokenizer, prepare, generate, chat, evaluate, doctor."""
+"""The commands that are not training stages: tokenizer, prepare, chat, evaluate, doctor."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from instructgpt_fast.cli.sampling import Sampling
 from instructgpt_fast.config import Options, options_class
-from instructgpt_fast.errors import ConfigError
 
 
 @options_class()
@@ -98,79 +97,6 @@ def prepare(options: Prepare) -> None:
     if shards.skipped_lines:
         sys.stderr.write(f"left out {shards.skipped_lines} lines that cannot be read\n")
     sys.stdout.write(f"{len(shards):,} tokens in {shards.documents:,} documents: {options.output_dir}\n")
-
-
-@options_class()
-class Sampling(Options):
-    """How answers are drawn, and with what."""
-
-    checkpoint: str
-    """Checkpoint or run directory of a language model."""
-    max_new_tokens: int = 128
-    """Longest answer in tokens."""
-    temperature: float = 1.0
-    """Below 1 sharpens, above 1 flattens, 0 always takes the likeliest token."""
-    top_k: int = 0
-    """Draw from so many likeliest tokens; 0 from all."""
-    top_p: float = 1.0
-    """Draw from the fewest likeliest tokens whose probability reaches this."""
-    min_p: float = 0.0
-    """Draw from tokens at least this share as likely as the likeliest."""
-    repetition_penalty: float = 1.0
-    """Above 1 makes tokens that were there before less likely."""
-    seed: int = 0
-    """Same seed, same answer."""
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Type of weights and activations."""
-    device: str = "auto"
-    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op runs on it."""
-
-    def sampling(self) -> dict[str, Any]:
-        """The options of the sampler."""
-        names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
-        return {name: getattr(self, name) for name in names}
-
-    def load(self) -> Any:
-        """Load the model."""
-        from instructgpt_fast.checkpoint import load_model
-        from instructgpt_fast.device import choose_device, torch_dtype
-
-        device, _ = choose_device(self.device)
-        return load_model(self.checkpoint, dtype=torch_dtype(self.dtype), device=device)
-
-
-@options_class()
-class Generate(Sampling):
-    """Answer prompts with a model."""
-
-    prompt: str | None = None
-    """The prompt; None reads --prompts, or else standard input."""
-    prompts: str | None = None
-    """jsonl of {"prompt"} lines to answer; the answers are printed as jsonl."""
-
-    def check(self) -> None:
-        """Refuse two sources of prompts."""
-        super().check()
-        self.require("give prompt or prompts, not both", self.prompt is None or self.prompts is None,
-                     prompt=self.prompt, prompts=self.prompts)
-
-
-def generate_text(options: Generate) -> None:
-    """Print the answer to a prompt, or answers to a file of prompts as jsonl."""
-    from instructgpt_fast.data import Prompt, read_jsonl
-    from instructgpt_fast.generate import generate
-
-    loaded = options.load()
-    if options.prompts is not None:
-        prompts = [item.prompt for item in read_jsonl(options.prompts, Prompt)]
-        for prompt, answer in zip(prompts, generate(loaded, prompts, **options.sampling()), strict=True):
-            asked = prompt if isinstance(prompt, str) else [message._asdict() for message in prompt]
-            sys.stdout.write(json.dumps({"prompt": asked, "response": answer}, ensure_ascii=False) + "\n")
-        return
-    prompt = sys.stdin.read() if options.prompt is None else options.prompt
-    if not prompt.strip():
-        raise ConfigError("generate: a prompt must not be empty, got none; pass --prompt TEXT.")
-    sys.stdout.write(f"{generate(loaded, prompt, **options.sampling())}\n")
 
 
 @options_class()

@@ -39,6 +39,8 @@ class Schedule:
             return
         while self.waiting and free:
             row = self.waiting[0]
+            if self._shared_soon(row):
+                return
             # Alone a row has all pages, and submit has seen that they are enough.
             if not self._seat(row, spare=len(self.active) if taken else 0):
                 return
@@ -116,6 +118,15 @@ class Schedule:
             self.prompt_tokens += row.prompt_length
             self.shared_prompt_tokens += row.stored
         return True
+
+    def _shared_soon(self, row: Row) -> bool:
+        """Whether a prompt on its way begins with more of this row's pages than are stored: they are worth the wait."""
+        if self._tree is None or not self.prefilling:
+            return False
+        known = self._tree.find(row.tokens[:-1])
+        self._pool.release(known)
+        end = (len(known) + 1) * self._size
+        return end < len(row.tokens) and any(other.tokens[:end] == row.tokens[:end] for other in self.prefilling)
 
     def _follows(self, other: Row, row: Row) -> bool:
         return other.ticket == row.ticket and not other.drawn

@@ -5,64 +5,101 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.config import nearest
-from instructgpt_fast.errors import CheckpointError, ConfigError
-from instructgpt_fast.generate.engine import Engine, sample
+from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
+from instructgpt_fast.generate.beam import beam_search
+from instructgpt_fast.generate.engine import Engine
+from instructgpt_fast.generate.few_shot import Examples, FewShot, as_few_shot
 from instructgpt_fast.generate.requests import Request
-from instructgpt_fast.generate.sampling import SamplingConfig
+from instructgpt_fast.generate.sampling import Completion, SamplingConfig, default_seeds
 from instructgpt_fast.model import GPT
-from instructgpt_fast.tokenizer import Message, as_messages
+from instructgpt_fast.tokenizer import Message, Tokenizer, as_messages
 
 Source = str | os.PathLike[str] | Loaded
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
 
 
 def generate(
-    source: Source, prompt: Prompt | Sequence[Prompt], *, batch_size: int = 32, **sampling: Any
-) -> str | list[str]:
-    """Complete a prompt, or each of a list of prompts, and return the text without its end-of-text token.
+    source: Source,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    examples: Examples | None = None,
+    n: int = 1,
+    batch_size: int = 32,
+    **sampling: Any,
+) -> Any:
+    """Complete a prompt, or each of a list of prompts, and return the text without its end.
 
-    source: a checkpoint, a run directory (its newest whole checkpoint), or what `load_model` returned.
-    prompt: text or one dialogue (a list of messages), which give one text; or a list of these, which gives a list.
-        Encoded as the checkpoint was trained.
+    source: a checkpoint, a run directory (its newest whole checkpoint), a Hugging Face folder, or what `load_model`
+        returned.
+    prompt: text or one dialogue (a list of messages); or a list of these. Encoded as the checkpoint was trained.
+    examples: solved examples before every prompt: pairs (x, y), or a `FewShot`. Unless `stop` is given, a model of
+        plain text then stops at the separator of the examples.
+    n: completions of each prompt; with num_beams the n best of one search.
     batch_size: completions decoded at the same time. sampling: the fields of `SamplingConfig`.
+
+    Returns one text for one prompt, a list for a list of prompts; with n > 1, a list of n texts in place of each text.
     Raises CheckpointError for a damaged checkpoint or one of a reward model, ConfigError for unknown or bad options,
-    DataError for a prompt that is empty or longer than the context.
+    DataError for a prompt that is empty or longer than the context, TrainingError for logits that are NaN.
     """
-    options = sampling_config(sampling)
-    loaded, model = _language_model(source)
-    one = isinstance(prompt, str) or _is_dialogue(prompt)
-    several: list[Any] = [prompt] if one else list(prompt)
-    tokenizer = loaded.tokenizer
-    encoded = [_encode(loaded, p) for p in several]
-    completions = sample(model, encoded, options, eos_id=tokenizer.eos_id, batch_size=batch_size)
-    texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-    return texts[0] if one else texts
+    one, found = _complete(source, prompt, examples, n, batch_size, 0, sampling)
+    texts = [[completion.text for completion in several] for several in found]
+    return _shaped(texts, one, n)
 
 
-def stream(source: Source, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+def complete(
+    source: Source,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    examples: Examples | None = None,
+    n: int = 1,
+    batch_size: int = 32,
+    top_logprobs: int = 0,
+    **sampling: Any,
+) -> Any:
+    """As `generate`, but return each answer as a `Completion`: tokens, log-probabilities, why it ended, and text.
+
+    top_logprobs: likeliest tokens told beside each drawn one; not with num_beams.
+    """
+    one, found = _complete(source, prompt, examples, n, batch_size, top_logprobs, sampling)
+    return _shaped(found, one, n)
+
+
+def stream(
+    source: Source, prompt: Prompt, *, examples: Examples | None = None, **sampling: Any
+) -> Iterator[str]:
     """Complete one prompt and yield its text piece by piece as it is drawn; joined, the pieces are `generate`'s text.
 
     prompt: text, or a list of messages that ends with the user's. A piece is held back while a character is
-    incomplete. Arguments and errors otherwise as for `generate`; they are raised when the first piece is asked for.
+    incomplete or a stop string may have begun. Closing the iterator ends the work. Arguments and errors otherwise as
+    for `generate`; they are raised when the first piece is asked for. num_beams must be 1: a search knows its answer
+    only at its end.
     """
-    options = sampling_config(sampling)
-    loaded, model = _language_model(source)
-    tokenizer = loaded.tokenizer
-    engine = Engine(model, eos_id=tokenizer.eos_id, tokenizer=tokenizer, max_rows=1, tokens_a_look=1)
-    engine.submit(Request(_encode(loaded, prompt), options))
-    while engine.busy:
-        for drawn in engine.step():
-            if drawn.text:
-                yield drawn.text
+    task = _task(source, examples, sampling)
+    if task.sampling.num_beams > 1:
+        raise ConfigError(
+            f"stream: num_beams must be 1, for a search knows its answer only at its end, got "
+            f"{task.sampling.num_beams}; use generate."
+        )
+    tokens = task.encode(prompt)
+    engine = Engine(task.model, eos_id=task.tokenizer.eos_id, tokenizer=task.tokenizer, max_rows=1, tokens_a_look=1)
+    ticket = engine.submit(Request(tokens, task.sampling))
+    try:
+        while engine.busy:
+            for drawn in engine.step():
+                if drawn.text:
+                    yield drawn.text
+    finally:
+        engine.cancel(ticket)
 
 
-def sampling_config(options: dict[str, Any]) -> SamplingConfig:
+def sampling_config(options: Mapping[str, Any]) -> SamplingConfig:
     """Make a SamplingConfig from options by name; raises ConfigError for an unknown one, suggesting the nearest."""
     known = [field.name for field in dataclasses.fields(SamplingConfig)]
     for name in options:
@@ -73,16 +110,30 @@ def sampling_config(options: dict[str, Any]) -> SamplingConfig:
     return SamplingConfig(**options)
 
 
-def _encode(loaded: Loaded, prompt: Prompt) -> list[int]:
-    text = prompt if isinstance(prompt, str) else as_messages(prompt)
-    return loaded.tokenizer.encode_prompt(text, loaded.prompt_format)
+@dataclass(frozen=True)
+class _Task:
+    """What is asked, checked and loaded: everything but the prompts."""
+
+    loaded: Loaded
+    model: GPT
+    few_shot: FewShot | None
+    sampling: SamplingConfig
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.loaded.tokenizer
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The tokens that an answer follows."""
+        form = self.loaded.prompt_format
+        if self.few_shot is not None:
+            return self.tokenizer.encode_prompt(self.few_shot.prompt(prompt, form), form)
+        return self.tokenizer.encode_prompt(prompt if isinstance(prompt, str) else as_messages(prompt), form)
 
 
-def _is_dialogue(prompt: Sequence[Any]) -> bool:
-    return bool(prompt) and all(isinstance(item, (Message, Mapping)) for item in prompt)
-
-
-def _language_model(source: Source) -> tuple[Loaded, GPT]:
+def _task(source: Source, examples: Examples | None, options: Mapping[str, Any]) -> _Task:
+    sampling = sampling_config(options)
+    few_shot = None if examples is None else as_few_shot(examples)
     # Half-precision weights are kept: decoding reads every weight once a token.
     loaded = source if isinstance(source, Loaded) else load_model(source, device=torch.get_default_device())
     if not isinstance(loaded.model, GPT):
@@ -90,4 +141,47 @@ def _language_model(source: Source) -> tuple[Loaded, GPT]:
             f"generate: {loaded.path} must hold a language model, got the scalar model of stage {loaded.stage!r}; "
             "use the checkpoint of a pretrain, sft or ppo run."
         )
-    return loaded, loaded.model
+    if few_shot is not None and "stop" not in options:
+        sampling = dataclasses.replace(sampling, stop=few_shot.stop(loaded.prompt_format))
+    return _Task(loaded, loaded.model, few_shot, sampling)
+
+
+def _complete(
+    source: Source, prompt: Any, examples: Examples | None, n: int, batch_size: int, top_logprobs: int,
+    options: Mapping[str, Any],
+) -> tuple[bool, list[list[Completion]]]:
+    """Whether one prompt was given, and n completions of each prompt."""
+    for name, value in (("n", n), ("batch_size", batch_size)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"generate: {name} must be a number of at least 1, got {value!r}; correct the option.")
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        raise DataError(
+            f"generate: a prompt must be text, a list of messages, or a list of these, got {type(prompt).__name__}"
+        )
+    task = _task(source, examples, options)
+    one = isinstance(prompt, str) or _is_dialogue(prompt)
+    prompts = [task.encode(each) for each in ([prompt] if one else prompt)]
+    sampling, tokenizer = task.sampling, task.tokenizer
+    if sampling.num_beams > 1:
+        if top_logprobs:
+            raise ConfigError(f"generate: top_logprobs must be 0 beside num_beams, got {top_logprobs}; leave it out.")
+        return one, beam_search(
+            task.model, prompts, sampling, eos_id=tokenizer.eos_id, tokenizer=tokenizer, count=n, batch_size=batch_size
+        )
+    engine = Engine(
+        task.model, eos_id=tokenizer.eos_id, tokenizer=tokenizer, max_rows=max(1, min(batch_size, n * len(prompts)))
+    )
+    seeds = default_seeds(sampling.seed, n * len(prompts))
+    return one, engine.run([
+        Request(tokens, sampling, count=n, seeds=seeds[place * n : (place + 1) * n], top_logprobs=top_logprobs)
+        for place, tokens in enumerate(prompts)
+    ])
+
+
+def _shaped(found: list[list[Any]], one: bool, n: int) -> Any:
+    answers = [several[0] if n == 1 else several for several in found]
+    return answers[0] if one else answers
+
+
+def _is_dialogue(prompt: Sequence[Any]) -> bool:
+    return bool(prompt) and all(isinstance(item, (Message, Mapping)) for item in prompt)

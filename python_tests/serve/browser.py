@@ -18,7 +18,7 @@ STARTS_WITHIN = 60.0  # seconds for --version; the first start after an installa
 # It draws without a GPU and speaks with nobody but the page's server.
 FLAGS = (
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
 

@@ -43,6 +43,11 @@ class Answer {
 
   show(text, tokens) {
     if (!text) return;
+    this.append(text, tokens);
+    this.unshown = this.unshown.slice(text.length);
+  }
+
+  append(text, tokens) {
     const span = make("span", tokens.length ? "token" : "", text);
     if (tokens.length) {
       span.tokens = tokens;
@@ -51,11 +56,14 @@ class Answer {
       span.style.setProperty("--surprised", Math.min(1, nats / SURPRISED).toFixed(3));
     }
     this.body.append(span);
-    this.unshown = this.unshown.slice(text.length);
+    return span;
   }
 
-  end(remark) {
-    this.show(this.unshown, [...this.silent, ...this.waiting]);
+  // chosen: the model ended it. That was a token too, and can be asked how likely it was to end here.
+  end(remark, chosen) {
+    const left = [...this.silent, ...this.waiting];
+    if (this.unshown) this.show(this.unshown, left);
+    else if (chosen && left.length) this.append("", left).classList.add("end");
     this.element.setAttribute("aria-busy", "false");
     const notes = remark ? [remark] : [];
     if (this.count) {
@@ -77,19 +85,22 @@ class Answer {
 
 async function stream(answer, asked, signal) {
   const [path, body] = request(answer.model, answer.side, asked);
-  let remark = "the server ended in the middle";
+  let finish = null;
+  let remark = "";
   try {
     const response = await call(path, { method: "POST", body: JSON.stringify(body), signal });
     for await (const event of events(response)) {
       const step = parsed(event);
       answer.push(step);
-      if (step.finish) remark = step.finish === "length" ? "cut off at the most tokens" : "";
+      finish ??= step.finish;
       follow();
     }
-    if (!answer.text && !remark) remark = "chose to say nothing";
+    if (finish === "length") remark = "cut off at the most tokens";
+    else if (!finish) remark = "the server ended in the middle";
+    else if (!answer.text) remark = "chose to say nothing";
   } catch (error) {
-    remark = signal.aborted ? "stopped" : "";
-    if (!signal.aborted) answer.fail(error.message);
+    if (signal.aborted) remark = "stopped";
+    else answer.fail(error.message);
   }
-  answer.end(remark);
+  answer.end(remark, finish === "stop");
 }

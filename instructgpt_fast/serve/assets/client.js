@@ -76,10 +76,16 @@ function parsed(event) {
   } else if (told?.tokens) {
     tokens = told.tokens.map((name, i) => ({
       name, logprob: told.token_logprobs[i], bytes: bytesOf(name),
-      alternatives: Object.entries(told.top_logprobs?.[i] ?? {}).map(([other, logprob]) => ({ name: other, logprob })),
+      alternatives: ranked(told.top_logprobs?.[i] ?? {}),
     }));
   }
   return { text: choice.delta ? choice.delta.content ?? "" : choice.text, finish: choice.finish_reason, tokens };
+}
+
+// An object's order is not its sender's: numbers come first.
+function ranked(logprobs) {
+  const rows = Object.entries(logprobs).map(([name, logprob]) => ({ name, logprob }));
+  return rows.sort((one, other) => other.logprob - one.logprob);
 }
 
 // A token that is a part of a character has no text of its own and is named by its bytes: "bytes:\xf0\x9f".

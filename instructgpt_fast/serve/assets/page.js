@@ -31,13 +31,20 @@ function make(tag, className = "", text = "") {
 
 let models = []; // what the server offers: {id, prompt_format}
 let turns = []; // {asked, answers: [text of the left side, text of the right]}; a text is "" where none came
+let following = 0; // the frame at which the talk is scrolled to its end
 let running = null; // the AbortController of the answers that are streaming
 
 // ---- the talk ----
 
+// Once a frame: to ask for the height is to lay the whole talk out, which is too dear to do for each token.
 function follow() {
+  if (following) return;
   const main = document.querySelector("main");
-  if (main.scrollHeight - main.scrollTop - main.clientHeight < NEAR_END) main.scrollTop = main.scrollHeight;
+  const near = main.scrollHeight - main.scrollTop - main.clientHeight < NEAR_END;
+  following = requestAnimationFrame(() => {
+    following = 0;
+    if (near) main.scrollTop = main.scrollHeight;
+  });
 }
 
 async function ask() {

@@ -118,7 +118,8 @@ class Engine:
         active = ActiveRows(max_rows, self._cache.pages_for(context), context, device)
         self._schedule = Schedule(self._pool, self._cache.page_size, self._tree, active, max_rows)
         self._active = active
-        self._steps = Steps(Decoder(model, self._cache), active, max_rows)
+        self._decoder = Decoder(model, self._cache)
+        self._steps = Steps(self._decoder, active, max_rows)
         self._tickets = 0
         self._drawn_tokens = 0
 
@@ -171,7 +172,9 @@ class Engine:
         self._check_idle("weights_changed")
         if self._tree is not None:
             self._tree.clear()
-        self._steps = Steps(Decoder(self.model, self._cache), self._active, self._rows)
+        if not self._decoder.is_bound_to(self.model):
+            self._decoder = Decoder(self.model, self._cache)
+            self._steps = Steps(self._decoder, self._active, self._rows)
 
     def stats(self) -> EngineStats:
         """Return the counts of this moment."""

@@ -52,6 +52,15 @@ _Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 _Attend = Callable[[_Layer, Tensor, Tensor, Tensor], Tensor]
 
 
+def prefills_exactly(device: torch.device) -> bool:
+    """Whether a token gets the same bits from prefill, in chunks of any length, as it would from single steps.
+
+    So on the CPU. On a GPU long chunks are for cuBLAS and the kernels of attention: several times faster there, at the
+    price of rounding by the number of tokens that are run together.
+    """
+    return device.type == "cpu"
+
+
 def _pair(module: LayerNorm | torch.nn.Linear) -> tuple[Tensor, Tensor]:
     return module.weight.detach(), module.bias.detach()
 
@@ -79,6 +88,14 @@ class Decoder:
         self._ln_f = _pair(model.ln_f)
         self._layers = [_layer(b, k, v) for b, k, v in zip(model.blocks, cache.keys, cache.values, strict=True)]
 
+    def is_bound_to(self, model: GPT) -> bool:
+        """Whether the model's weights lie where steps read them: always, unless it was given other tensors."""
+        bound = [self._wte, self._wpe, *self._ln_f]
+        for layer in self._layers:
+            bound += [*layer.ln_1, *layer.c_attn, *layer.attn_proj, *layer.ln_2, *layer.c_fc, *layer.mlp_proj]
+        live = {parameter.data_ptr() for parameter in model.parameters()}
+        return live == {tensor.data_ptr() for tensor in bound}
+
     def prefill(self, chunks: Sequence[Chunk]) -> Tensor:
         """Append each chunk's tokens to its sequence and return their hidden states [N, D], chunk after chunk.
 
@@ -89,9 +106,8 @@ class Decoder:
         flat = [token for chunk in chunks for token in chunk.tokens]
         places = [place for c in chunks for place in range(c.past, c.past + len(c.tokens))]
         tokens, positions = torch.tensor([flat, places], dtype=torch.int64).to(device).unbind(0)
-        attend = self._attend_on_cpu(chunks) if device.type == "cpu" else self._attend_in_rows(chunks, device)
-        # On a GPU a matrix of many rows is cuBLAS's: faster there, at the price of rounding by the number of rows.
-        linear = _raw.invariant_linear if device.type == "cpu" else functional.linear
+        attend = self._attend_as_decoding(chunks) if prefills_exactly(device) else self._attend(chunks, device)
+        linear = _raw.invariant_linear if prefills_exactly(device) else functional.linear
         return self._run(tokens, positions, attend, linear)
 
     def step(self, tokens: Tensor, positions: Tensor, block_table: Tensor, lengths: Tensor) -> Tensor:
@@ -141,8 +157,8 @@ class Decoder:
             branch = linear(_raw.bias_gelu(linear(normed, weight, None), bias, True), *layer.mlp_proj)
         return _raw.layer_norm(branch, stream, *self._ln_f, eps)[0]
 
-    def _attend_on_cpu(self, chunks: Sequence[Chunk]) -> _Attend:
-        """As the decode step attends, so that a token gets the same bits wherever chunks begin and end."""
+    def _attend_as_decoding(self, chunks: Sequence[Chunk]) -> _Attend:
+        """As a step attends, so that a token gets the same bits wherever chunks begin and end."""
         scale = self.config.d_head**-0.5
         calls = []
         begin = 0
@@ -168,7 +184,7 @@ class Decoder:
 
         return attend
 
-    def _attend_in_rows(self, chunks: Sequence[Chunk], device: torch.device) -> _Attend:
+    def _attend(self, chunks: Sequence[Chunk], device: torch.device) -> _Attend:
         """One packed call for all chunks when none has a past; otherwise a dense one a chunk over its gathered keys."""
         slots = torch.cat([self.cache.slots(c.pages, c.past, c.past + len(c.tokens)) for c in chunks]).to(device)
         bounds = list(itertools.accumulate((len(c.tokens) for c in chunks), initial=0))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instructgpt_fast.generate import SamplingConfig, sample
-from instructgpt_fast.model import GPT
+from instructgpt_fast.generate import Engine, SamplingConfig, sample
+from instructgpt_fast.model import GPT, PAGE_SIZE
 from instructgpt_fast.rlhf.batch import pack, pad, padded_mask
 
-__all__ = ["Rollout", "collect", "episode_seeds"]
+__all__ = ["Rollout", "collect", "episode_seeds", "rollout_engine"]
 
 # 2^64 divided by the golden ratio: multiplying by it spreads consecutive run seeds over all 64 bits.
 _SPREAD = 0x9E3779B97F4A7C15
@@ -78,6 +78,16 @@ def episode_seeds(seed: int, first_episode: int, count: int) -> list[int]:
     return [(start + i) % 2**63 for i in range(count)]
 
 
+def rollout_engine(policy: GPT, *, eos_id: int, batch_size: int, most_tokens: int) -> Engine:
+    """Make an engine for all rollouts of a run: it samples from the live weights and keeps its memory in between.
+
+    batch_size: responses decoded at the same time. most_tokens: of a prompt with its response; the memory is for
+    batch_size of these.
+    """
+    each = -(-most_tokens // PAGE_SIZE) * PAGE_SIZE
+    return Engine(policy, eos_id=eos_id, max_rows=batch_size, cache_tokens=batch_size * each)
+
+
 def collect(
     policy: GPT,
     prompts: Sequence[Sequence[int]],
@@ -86,18 +96,24 @@ def collect(
     eos_id: int,
     seeds: Sequence[int],
     batch_size: int,
+    engine: Engine | None = None,
 ) -> Rollout:
     """Let the policy answer each prompt once, dropout off and without gradient.
 
     prompts: B token lists, none empty. seeds: B sampling seeds. batch_size: responses decoded at the same time.
+    engine: from `rollout_engine` for this policy, so that its memory is used again; it decodes as many at a time as it
+    was made for. Without one, another is made for this call.
     Raises TrainingError when the logits are not numbers, which means that the policy has broken.
     """
+    if engine is not None:
+        engine.weights_changed()
     training = policy.training
     policy.eval()
     try:
         with torch.no_grad():
             drawn = sample(
-                policy, [list(p) for p in prompts], sampling, eos_id=eos_id, seeds=list(seeds), batch_size=batch_size
+                policy, [list(p) for p in prompts], sampling, eos_id=eos_id, seeds=list(seeds), batch_size=batch_size,
+                engine=engine,
             )
     finally:
         policy.train(training)

@@ -280,7 +280,8 @@ def answer(
     seeds = episode_seeds(config.seed, (iteration - 1) * config.batch_size, config.batch_size)
     try:
         return collect(
-            parts.policy, prompts, sampling, eos_id=parts.eos_id, seeds=seeds, batch_size=config.rollout_batch_size
+            parts.policy, prompts, sampling, eos_id=parts.eos_id, seeds=seeds, batch_size=config.rollout_batch_size,
+            engine=parts.engine,
         )
     except TrainingError:
         tokens, cu_seqlens = pack_tokens(prompts, parts.policy.lm_weight.device)

@@ -29,6 +29,11 @@ class Prompts:
     tokens: list[list[int]]
     order: Order
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(map(len, self.tokens))
+
     def take(self, count: int) -> list[list[int]]:
         """The next `count` prompts; every prompt comes once before any comes again."""
         return [self.tokens[index] for index in self.order.take(count)]

@@ -13,10 +13,11 @@ from torch import nn
 
 from instructgpt_fast.checkpoint import Loaded, require_same_vocabulary
 from instructgpt_fast.errors import CheckpointError, ConfigError
+from instructgpt_fast.generate import Engine
 from instructgpt_fast.model import GPT, ScalarModel
 from instructgpt_fast.optim import AdamW
 from instructgpt_fast.rlhf.kl import adapt_kl_coef
-from instructgpt_fast.rlhf.rollout import Rollout
+from instructgpt_fast.rlhf.rollout import Rollout, rollout_engine
 from instructgpt_fast.rlhf.scorers import RewardFunction, Scorer, function_scorer, reward_model_scorer
 from instructgpt_fast.train.inputs import load_gpt, load_scalar, with_dropout
 from instructgpt_fast.train.loop import Run, Training, check_space, training_bytes
@@ -34,6 +35,7 @@ class PpoParts:
     """Models, data and counters of one run; `training` is the part of them that a checkpoint holds."""
 
     policy: GPT
+    engine: Engine
     reference: GPT
     value_model: ScalarModel
     reward_model: ScalarModel | None
@@ -117,9 +119,13 @@ def build_parts(config: PpoConfig, run: Run, reward_fn: RewardFunction | None) -
         score = reward_model_scorer(reward_model, max_tokens=config.max_scoring_tokens)
     trust_sampler = config.old_logprobs == "sampler" or (config.old_logprobs == "auto" and config.dtype == "fp32")
     run.say(f"old log-probabilities: the {'sampler' if trust_sampler else 'trainer'}'s")
+    engine = rollout_engine(
+        policy, eos_id=loaded.tokenizer.eos_id, batch_size=min(config.rollout_batch_size, config.batch_size),
+        most_tokens=prompts.longest + config.max_response_tokens,
+    )
     return PpoParts(
-        policy=policy, reference=reference, value_model=value_model, reward_model=reward_model, score=score,
-        prompts=prompts, ptx=read_ptx(config, run, loaded),
+        policy=policy, engine=engine, reference=reference, value_model=value_model, reward_model=reward_model,
+        score=score, prompts=prompts, ptx=read_ptx(config, run, loaded),
         demonstrations=read_demonstrations(config, run, loaded, context),
         policy_optimizer=policy_optimizer, value_optimizer=value_optimizer, training=training,
         eos_id=loaded.tokenizer.eos_id, trust_sampler=trust_sampler, kl_coef=config.kl_coef,

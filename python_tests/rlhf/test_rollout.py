@@ -9,7 +9,7 @@ import torch
 
 from instructgpt_fast.errors import TrainingError
 from instructgpt_fast.generate import SamplingConfig
-from instructgpt_fast.rlhf.rollout import collect, episode_seeds
+from instructgpt_fast.rlhf.rollout import collect, episode_seeds, rollout_engine
 
 from .tiny import EOS, PROMPTS, plain_logprobs, tiny_gpt, tiny_rollout
 
@@ -43,6 +43,24 @@ def test_an_episode_does_not_depend_on_its_batch() -> None:
     together = collect(policy, PROMPTS, sampling, eos_id=EOS, seeds=seeds, batch_size=8)
     alone = collect(policy, PROMPTS[2:3], sampling, eos_id=EOS, seeds=seeds[2:3], batch_size=1)
     assert alone.responses[0] == together.responses[2]
+    assert torch.equal(alone.logprobs[0], together.logprobs[2, : alone.logprobs.shape[1]])
+
+
+def test_an_engine_serves_rollout_after_rollout_with_the_weights_of_the_moment() -> None:
+    policy, other = tiny_gpt(), tiny_gpt(seed=5)
+    engine = rollout_engine(policy, eos_id=EOS, batch_size=3, most_tokens=17)
+    sampling = SamplingConfig(max_new_tokens=12)
+    seeds = episode_seeds(3, 0, len(PROMPTS))
+    found = []
+    for weights in (policy.state_dict(), other.state_dict()):
+        weights = {name: tensor.clone() for name, tensor in weights.items()}
+        policy.load_state_dict(weights)
+        kept = collect(policy, PROMPTS, sampling, eos_id=EOS, seeds=seeds, batch_size=3, engine=engine)
+        fresh = collect(policy, PROMPTS, sampling, eos_id=EOS, seeds=seeds, batch_size=3)
+        assert kept.responses == fresh.responses
+        assert torch.equal(kept.logprobs, fresh.logprobs)
+        found.append(kept.responses)
+    assert found[0] != found[1]
 
 
 def test_dropout_is_off_while_sampling_and_mode_is_kept() -> None:

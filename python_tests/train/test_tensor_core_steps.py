@@ -15,7 +15,7 @@ from torch import Tensor
 
 from instructgpt_fast import simt
 from instructgpt_fast.generate import SamplingConfig
-from instructgpt_fast.model import GPT, GPTConfig, ScalarModel
+from instructgpt_fast.model import GPT, GPTConfig, ScalarModel, inference
 from instructgpt_fast.rlhf.batch import pack
 from instructgpt_fast.rlhf.rollout import collect, episode_seeds
 from instructgpt_fast.rlhf.scoring import response_logprobs
@@ -121,17 +121,18 @@ def test_a_broken_attention_kernel_is_found_in_a_step(architecture: int) -> None
 
 @needs_the_emulator
 @pytest.mark.parametrize("architecture", PATHS)
-def test_a_rollout(architecture: int) -> None:
+def test_a_rollout(architecture: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts by the kernels of tensor cores, answers by those of decoding; judged are the log-probabilities noted.
 
     The truth about the tokens drawn is the full forward pass in float64, the yardstick the CPU's in bfloat16.
     """
+    monkeypatch.setattr(inference, "prefills_exactly", lambda device: False)  # as on a GPU
     policy = fresh()["policy"]
     prompts = [tokens(n, seed=n).tolist() for n in (70, 3, 17, 40, 1, 66, 9, 30)]
     options = SamplingConfig(max_new_tokens=12, temperature=0.9)
     with simt.executing(schedule="random", seed=5, accounting=True, architecture=architecture) as run:
         rollout = collect(policy, prompts, options, eos_id=0, seeds=episode_seeds(3, 0, len(prompts)), batch_size=5)
-    assert not run.not_emulated
+    assert run.not_emulated <= {"invariant_linear", "invariant_linear_out"}
     (prefill,) = kernels_of(run, "attention")
     assert prefill.startswith(f"{PATHS[architecture]}_forward")
     assert kernels_of(run, "attention_decode") == {"attention_decode_mma"}

@@ -32,13 +32,13 @@ class Answer:
     def __init__(self, model: str, choices: int, limit: int) -> None:
         self.model, self.choices = model, choices
         self.tokens_drawn = 0
+        self.failure: ApiError | None = None
         self.asked = time.monotonic()
         # When each answer's newest token was drawn; an answer has its place once it has one.
         self.newest: dict[int, float] = {}
         self._limit = limit
         self._open = choices
         self._unread: list[Token] = []
-        self._failure: ApiError | None = None
         self._accepted = False
         self._news = asyncio.Event()
         self.failed = asyncio.Event()
@@ -46,7 +46,7 @@ class Answer:
     @property
     def ended(self) -> bool:
         """Whether nothing more will come: every answer has its last token, or the request has failed."""
-        return self._open == 0 or self._failure is not None
+        return self._open == 0 or self.failure is not None
 
     @property
     def age(self) -> float:
@@ -74,17 +74,17 @@ class Answer:
     def fail(self, failure: ApiError) -> None:
         """End the request; what is unread is dropped. Ignored once the request has ended."""
         if not self.ended:
-            self._failure = failure
+            self.failure = failure
             self._unread.clear()
             self.failed.set()
             self._news.set()
 
     async def accepted(self) -> None:
         """Wait until the engine has taken the request; raises the ApiError with which it was refused."""
-        while not self._accepted and self._failure is None:
+        while not self._accepted and self.failure is None:
             await self._next_news()
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
     async def batches(self) -> AsyncIterator[list[Token]]:
         """Tokens in the order in which they were drawn, all that have come since the last look, to the end.
@@ -92,8 +92,8 @@ class Answer:
         Raises the ApiError of a request that fails.
         """
         while True:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             if self._unread:
                 batch, self._unread = self._unread, []
                 yield batch

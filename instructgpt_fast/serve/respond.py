@@ -109,8 +109,10 @@ async def until_gone(receive: Receive, answer: Answer, work: Coroutine[Any, Any,
             await asyncio.wait((working,), timeout=_LAST_WORDS_SECONDS)
         if working.done():
             working.result()
-            return
-        raise ClientGoneError
+        elif answer.failure is not None and not leaving.done():
+            raise answer.failure
+        else:
+            raise ClientGoneError
     finally:
         for task in tasks:
             task.cancel()

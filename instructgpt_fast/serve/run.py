@@ -27,7 +27,7 @@ log = logging.getLogger("instructgpt_fast.serve")
 # Clients keep connections open to ask again; one that is closed too early costs them a failed request.
 _KEEP_ALIVE_SECONDS = 75
 # After the grace, requests are told that the server is stopping; so long may telling them take.
-_LAST_WORDS_SECONDS = 5
+_LAST_WORDS_SECONDS = 3.0
 
 
 def run(config: ServeConfig) -> None:
@@ -50,8 +50,7 @@ def run(config: ServeConfig) -> None:
                 f"warning: everyone who can reach {url} can use these models; set {KEY_VARIABLE} or --api-key-file to "
                 "ask for a key.\n"
             )
-        sys.stderr.write(f"serving on {url} (API at {url}/v1, Ctrl-C stops)\n")
-        Server(app, config).run(sockets=[listener])
+        Server(app, config, f"serving on {url} (API at {url}/v1, Ctrl-C stops)\n").run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -86,36 +85,50 @@ def _is_loopback(listener: socket.socket) -> bool:
 class Server(uvicorn.Server):
     """uvicorn's server with an end in good order: refuse what is new, let the rest finish, exit with 0."""
 
-    def __init__(self, app: FastAPI, config: ServeConfig) -> None:
+    def __init__(self, app: FastAPI, config: ServeConfig, greeting: str = "") -> None:
+        """greeting: written to standard error once requests are taken."""
         self._serving: Serving = app.state.serving
+        self._greeting = greeting
         self._grace = config.grace_seconds
         super().__init__(uvicorn.Config(
             app, http="h11", ws="none", loop="asyncio", lifespan="on",
             log_level="info" if config.log_requests else "warning", access_log=config.log_requests,
-            proxy_headers=False, server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=int(config.grace_seconds) + 1 + _LAST_WORDS_SECONDS,
+            proxy_headers=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take requests, and say so."""
+        await super().startup(sockets)
+        sys.stderr.write(self._greeting)
+        sys.stderr.flush()
 
     def stop(self) -> None:
         """Begin to end, from any thread or signal: refuse what is new, let the rest go on for the grace.
 
-        A second call ends at once.
+        A second call ends the grace.
         """
         self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
-        under_way = sum(map(self._serving.worker.in_flight, self._serving.models))
         if self.should_exit:
             log.warning("stopping now")
-            self.force_exit = True
-            self._serving.worker.fail_all(errors.stopping())
+            self._end()
             return
+        under_way = sum(map(self._serving.worker.in_flight, self._serving.models))
         log.warning(
             "stopping: %d answers under way may take %g seconds more; again ends them now", under_way, self._grace
         )
         self.should_exit = self._serving.gate.stopping = True
-        self._loop.call_later(self._grace, self._serving.worker.fail_all, errors.stopping())
+        self._loop.call_later(self._grace, self._end)
+
+    def _end(self) -> None:
+        self._serving.worker.fail_all(errors.stopping())
+        self._loop.call_later(_LAST_WORDS_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        # Those that are still open belong to clients that do not read.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -134,12 +134,11 @@ class Worker:
                 for served in self.models.values():
                     if self._busy(served):
                         self._step(served)
-        except BaseException as error:  # a mistake of our own: nobody may wait for an answer that never comes
+        except Exception as error:  # a mistake of our own: nobody may wait for an answer that never comes
             for served in self.models.values():
                 self._break_down(served, error)
             # Those whose request this thread has not yet taken wait too.
             self._call_on_loop(self.fail_all, errors.internal_error())
-            raise
 
     def _busy(self, served: Served) -> bool:
         return served.failure is None and served.engine.busy

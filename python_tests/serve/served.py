@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,12 @@ class Running:
     server: Server
     key: str | None
 
-    def client(self, **options: Any) -> openai.OpenAI:
+    @cached_property
+    def client(self) -> openai.OpenAI:
         """OpenAI's client as everyone uses it; without retries, so that a test sees each answer."""
-        given = {"api_key": self.key or "unused", "max_retries": 0, "timeout": 60.0, **options}
-        return openai.OpenAI(base_url=f"{self.url}/v1", **given)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=self.key or "unused", max_retries=0, timeout=60.0,
+        )
 
     def idle(self) -> bool:
         """Whether no engine has anything to do, every row is free and every page free or kept for prompts."""

@@ -1,0 +1,114 @@
+"""A real process, told to stop in the middle of a stream: what is under way is finished, and it exits with 0."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from .served import save, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Process:
+    """`instructgpt-fast serve` as a user starts it."""
+
+    def __init__(self, checkpoint: str, log: Path, *words: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "instructgpt_fast", "serve", "--checkpoints", checkpoint, "--port", "0",
+                   "--device", "cpu", *words]
+        self._log = log
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+
+    @property
+    def told(self) -> str:
+        """What it wrote so far."""
+        return self._log.read_text()
+
+    def url(self) -> str:
+        """Its address, once it serves."""
+        wait_until(lambda: "serving on" in self.told or self.process.poll() is not None, lambda: self.told, 120.0)
+        found = re.search(r"serving on (http://\S+)", self.told)
+        assert found, self.told
+        return found[1]
+
+
+@contextlib.contextmanager
+def served(tmp_path: Path, *words: str) -> Iterator[Process]:
+    process = Process(save(tmp_path, "model", ends=False, context=4096), tmp_path / "log", *words)
+    try:
+        yield process
+    finally:
+        process.process.kill()
+        process.process.wait(30)
+
+
+def stream(url: str, max_tokens: int) -> Any:
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
+    return iter(client.completions.create(model="model", prompt="x", max_tokens=max_tokens, seed=1, stream=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_a_stream_end(tmp_path: Path, number: signal.Signals) -> None:
+    with served(tmp_path) as server:
+        url = server.url()
+        chunks = stream(url, 400)
+        next(chunks)
+        server.process.send_signal(number)
+        wait_until(lambda: "stopping: 1 answers under way may take 30 seconds more" in server.told, lambda: server.told)
+        rest = list(chunks)
+        assert rest[-1].choices[0].finish_reason == "length", "the answer is whole"
+        assert server.process.wait(60) == 0, server.told
+        assert "Traceback" not in server.told
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url + "/health")
+
+
+def test_what_takes_longer_than_the_grace_is_told_so(tmp_path: Path) -> None:
+    with served(tmp_path, "--grace-seconds", "0.2") as server:
+        chunks = stream(server.url(), 4000)
+        next(chunks)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="The server is stopping; send the request again later"):
+            for _ in chunks:
+                pass
+        assert server.process.wait(60) == 0, server.told
+        assert "Traceback" not in server.told
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        chunks = stream(server.url(), 4000)
+        next(chunks)
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: "stopping: 1 answers" in server.told, lambda: server.told)
+        server.process.send_signal(signal.SIGINT)
+        with pytest.raises((openai.APIError, httpx.HTTPError)):
+            for _ in chunks:
+                pass
+        assert server.process.wait(60) == 0, server.told
+        assert "stopping now" in server.told and "Traceback" not in server.told
+
+
+def test_an_idle_server_says_what_it_serves_and_stops(tmp_path: Path) -> None:
+    with served(tmp_path, "--names", "model", "--log-requests") as server:
+        url = server.url()
+        assert httpx.get(url + "/v1/models").json()["data"][0]["id"] == "model"
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        described = r"^model: [\d,]+ parameters, context 4096, dialogue prompts, .*model$"
+        assert re.search(described, server.told, re.MULTILINE)
+        assert '"GET /v1/models HTTP/1.1" 200' in server.told
+        assert "warning" not in server.told.lower(), "an address of this machine alone needs no key"

@@ -90,7 +90,7 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
             igf.serve(tmp_path, port=port)
-    with pytest.raises(ConfigError, match="cannot listen on no.such.host.invalid"):
+    with pytest.raises(ConfigError, match=r"cannot listen on no\.such\.host\.invalid"):
         igf.serve(tmp_path, host="no.such.host.invalid", port=0)
 
 

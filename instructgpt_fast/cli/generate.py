@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instructgpt_fast.cli.sampling import Sampling
 from instructgpt_fast.config import options_class
-from instructgpt_fast.errors import ConfigError, DataError
+from instructgpt_fast.errors import ConfigError
 
 if TYPE_CHECKING:
     from instructgpt_fast.generate import Completion, FewShot
@@ -54,16 +54,20 @@ class Generate(Sampling):
         """The examples and the instruction; None without either. Raises DataError with file and line."""
         from instructgpt_fast.data import Demonstration, read_jsonl
         from instructgpt_fast.generate import FewShot
-        from instructgpt_fast.tokenizer import only_text
 
         pairs: list[tuple[str, str]] = []
         if self.examples is not None:
             shown = read_jsonl(self.examples, Demonstration)
             for place, example in enumerate(shown):
-                try:
-                    pairs.append((only_text(example.prompt), example.response))
-                except DataError as error:
-                    raise shown.error(place, f"examples: an example is one question and its answer; {error}") from error
+                asked = example.prompt
+                if not isinstance(asked, str):
+                    if len(asked) != 1:
+                        raise shown.error(
+                            place, f"examples: an example is one question and its answer, got {len(asked)} messages "
+                            "before the answer; shorten it"
+                        )
+                    asked = asked[0].content
+                pairs.append((asked, example.response))
         return FewShot(pairs, instruction=self.instruction) if pairs or self.instruction is not None else None
 
 

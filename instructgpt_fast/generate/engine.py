@@ -312,6 +312,7 @@ def sample(
     seeds: Sequence[int] | None = None,
     batch_size: int = 32,
     tokenizer: Tokenizer | None = None,
+    top_logprobs: int = 0,
     engine: Engine | None = None,
 ) -> list[Completion]:
     """Let the model complete each prompt once, without gradients and without dropout.
@@ -322,8 +323,9 @@ def sample(
     prompts: token ids, each with at least one token and shorter than the context.
     eos_id: id of the end-of-text token. seeds: one integer in [0, 2^63) a prompt; made from sampling.seed when None.
     batch_size: completions decoded at the same time; each needs keys and values for its own length.
-    tokenizer: needed for stop strings, and gives the completions their text. engine: an idle one of this model and
-    eos_id, used instead of a new one; batch_size and tokenizer are then its own.
+    tokenizer: needed for stop strings, and gives the completions their text. top_logprobs: likeliest tokens told
+    beside each drawn one. engine: an idle one of this model and eos_id, used instead of a new one; batch_size and
+    tokenizer are then its own.
     Raises DataError for a prompt that is empty or too long, ConfigError for bad options, and TrainingError when the
     model's logits are NaN.
     """
@@ -352,7 +354,7 @@ def sample(
     # Neighbours with one prompt become one request, whose prompt is run once.
     for prompt, group in itertools.groupby(prompts, key=list):
         end = begin + len(list(group))
-        requests.append(Request(prompt, sampling, count=end - begin, seeds=seeds[begin:end]))
+        requests.append(Request(prompt, sampling, end - begin, seeds[begin:end], top_logprobs))
         begin = end
     return list(itertools.chain.from_iterable(engine.run(requests)))
 

@@ -14,10 +14,10 @@ from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.config import nearest
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.generate.beam import beam_search
-from instructgpt_fast.generate.engine import Engine
+from instructgpt_fast.generate.engine import Engine, sample
 from instructgpt_fast.generate.few_shot import Examples, FewShot, as_few_shot
 from instructgpt_fast.generate.requests import Request
-from instructgpt_fast.generate.sampling import Completion, SamplingConfig, default_seeds
+from instructgpt_fast.generate.sampling import Completion, SamplingConfig
 from instructgpt_fast.model import GPT
 from instructgpt_fast.tokenizer import Message, Tokenizer, as_messages
 
@@ -88,7 +88,11 @@ def stream(
             f"{task.sampling.num_beams}; use generate."
         )
     tokens = task.encode(prompt)
-    engine = Engine(task.model, eos_id=task.tokenizer.eos_id, tokenizer=task.tokenizer, max_rows=1, tokens_a_look=1)
+    room = min(len(tokens) + task.sampling.max_new_tokens, task.model.config.n_positions)
+    engine = Engine(
+        task.model, eos_id=task.tokenizer.eos_id, tokenizer=task.tokenizer, max_rows=1, cache_tokens=room,
+        tokens_a_look=1,
+    )
     ticket = engine.submit(Request(tokens, task.sampling))
     try:
         while engine.busy:
@@ -168,14 +172,11 @@ def _complete(
         return one, beam_search(
             task.model, prompts, sampling, eos_id=tokenizer.eos_id, tokenizer=tokenizer, count=n, batch_size=batch_size
         )
-    engine = Engine(
-        task.model, eos_id=tokenizer.eos_id, tokenizer=tokenizer, max_rows=max(1, min(batch_size, n * len(prompts)))
+    found = sample(
+        task.model, [tokens for tokens in prompts for _ in range(n)], sampling, eos_id=tokenizer.eos_id,
+        tokenizer=tokenizer, batch_size=batch_size, top_logprobs=top_logprobs,
     )
-    seeds = default_seeds(sampling.seed, n * len(prompts))
-    return one, engine.run([
-        Request(tokens, sampling, count=n, seeds=seeds[place * n : (place + 1) * n], top_logprobs=top_logprobs)
-        for place, tokens in enumerate(prompts)
-    ])
+    return one, [found[place : place + n] for place in range(0, len(found), n)]
 
 
 def _shaped(found: list[list[Any]], one: bool, n: int) -> Any:

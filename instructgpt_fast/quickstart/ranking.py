@@ -33,9 +33,9 @@ class Sampler:
         ]
         completions = sample(
             self.loaded.model, repeated, SamplingConfig(max_new_tokens=self.answer_tokens), eos_id=tokenizer.eos_id,
-            seeds=episode_seeds(self.seed, first, len(repeated)), batch_size=256,
+            seeds=episode_seeds(self.seed, first, len(repeated)), batch_size=256, tokenizer=tokenizer,
         )
-        texts = iter([tokenizer.decode(c.tokens[:-1] if c.finished else c.tokens) for c in completions])
+        texts = iter([completion.text for completion in completions])
         return [[next(texts) for _ in range(count)] for count in counts]
 
 

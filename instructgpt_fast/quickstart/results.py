@@ -85,5 +85,5 @@ def measure_policy(
 
 def answers_of(loaded: Any, prompts: Sequence[str], answer_tokens: int, seed: int) -> list[str]:
     """One answer to each prompt at temperature 0.7, a little more careful than in training."""
-    found = generate(loaded, list(prompts), max_new_tokens=answer_tokens, temperature=0.7, seed=seed)
-    return [found] if isinstance(found, str) else list(found)
+    answers: list[str] = generate(loaded, prompts, max_new_tokens=answer_tokens, temperature=0.7, seed=seed)
+    return answers

@@ -89,21 +89,23 @@ def test_each_word_is_its_instruction(arch: str, expected: dict[str, set[str]]) 
         assert not lacking, f"{kernel} has no {lacking}, but {sorted(found[f'microkernels::{kernel}'])}"
 
 
-# Source of attention -> architecture, and what the instructions of each of its kernels must begin with.
-ATTENTION = {
+# Source -> architecture, and what the instructions of each of its kernels for the tensor cores must begin with.
+TENSOR_CORES = {
     "attention_mma_forward_cuda": ("80", {"HMMA", "LDSM", "LDGSTS"}),
     "attention_mma_backward_cuda": ("80", {"HMMA", "LDSM", "LDGSTS"}),
     "attention_hopper_forward_cuda": ("90a", {"HGMMA", "UTMALDG", "USETMAXREG"}),
     "attention_hopper_backward_cuda": ("90a", {"HGMMA", "UTMALDG", "USETMAXREG"}),
+    "invariant_linear_cuda": ("80", {"HMMA", "LDSM", "LDGSTS"}),
 }
+ON_CUDA_CORES = ("_prepare", "_finish", "_general")  # kernels of these sources
 
 
-@pytest.mark.parametrize("stem", ATTENTION)
-def test_attention_is_computed_by_the_tensor_cores(stem: str) -> None:
+@pytest.mark.parametrize("stem", TENSOR_CORES)
+def test_products_are_computed_by_the_tensor_cores(stem: str) -> None:
     """Copies, products and the exchange of registers are there, and nothing in local memory."""
-    arch, instructions = ATTENTION[stem]
+    arch, instructions = TENSOR_CORES[stem]
     found = resources.opcodes(built_library(arch), arch, stem)
-    kernels = {name: words for name, words in found.items() if "_prepare" not in name and "_finish" not in name}
+    kernels = {name: words for name, words in found.items() if not any(part in name for part in ON_CUDA_CORES)}
     assert kernels
     for kernel, words in kernels.items():
         lacking = {start for start in instructions if not any(word.startswith(start) for word in words)}

@@ -34,7 +34,8 @@ struct InvariantLinear {
 // On the CPU.
 void invariant_linear(const InvariantLinear& arguments);
 
-// For any number of rows; pointers may stand on any multiple of their element's size.
+// For any number of rows. Where 16-bit inputs are whole vectors of 16 bytes, x and weight stand on 16 bytes; all other
+// pointers may stand on any multiple of their element's size.
 void invariant_linear_cuda(const InvariantLinear& arguments, const DeviceContext& context);
 
 }  // namespace igf

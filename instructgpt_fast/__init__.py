@@ -17,6 +17,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from instructgpt_fast import errors, ops
+    from instructgpt_fast.checkpoint import export_hugging_face, import_hugging_face
     from instructgpt_fast.doctor import doctor
     from instructgpt_fast.errors import (
         BackendError,
@@ -48,6 +49,8 @@ _HOMES = {
     "ServeConfig": "instructgpt_fast.serve",
     "TrainResult": "instructgpt_fast.train",
     "Tokenizer": "instructgpt_fast.tokenizer",
+    "import_hugging_face": "instructgpt_fast.checkpoint",
+    "export_hugging_face": "instructgpt_fast.checkpoint",
     "InstructGPTError": "instructgpt_fast.errors",
     "ConfigError": "instructgpt_fast.errors",
     "DataError": "instructgpt_fast.errors",
@@ -77,7 +80,9 @@ __all__ = [
     "doctor",
     "errors",
     "evaluate",
+    "export_hugging_face",
     "generate",
+    "import_hugging_face",
     "ops",
     "serve",
     "train",

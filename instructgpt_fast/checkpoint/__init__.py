@@ -1,6 +1,8 @@
-"""Checkpoints: safetensors and JSON, written whole, verified on reading, resumable bit for bit; never pickle."""
+"""Checkpoints: safetensors and JSON, whole, verified, resumable to the bit, never pickle; Hugging Face's in and out."""
 
 from instructgpt_fast.checkpoint.directory import checkpoints_of, keep_last, resolve
+from instructgpt_fast.checkpoint.hugging_face import import_hugging_face
+from instructgpt_fast.checkpoint.hugging_face_export import export_hugging_face
 from instructgpt_fast.checkpoint.load import Loaded, load_model, load_trainer, require_same_vocabulary
 from instructgpt_fast.checkpoint.manifest import verify
 from instructgpt_fast.checkpoint.result import RESULT, result_of, write_result
@@ -13,6 +15,8 @@ __all__ = [
     "TrainerState",
     "atomic_write",
     "checkpoints_of",
+    "export_hugging_face",
+    "import_hugging_face",
     "keep_last",
     "load_model",
     "load_trainer",

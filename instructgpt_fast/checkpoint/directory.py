@@ -18,12 +18,13 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 @contextlib.contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, *, manifest: bool = True) -> Iterator[Path]:
     """Give a temporary sibling of `target` to fill, then make it durable and rename it to `target`.
 
     A checkpoint that stands at `target` already is moved to ".<name>.old" for the moment of the change, where
     `resolve` still finds it. Whatever fails inside, `target` stays as it was and the temporary directory is removed;
-    what a killed process left of this name is removed by the next save. Raises CheckpointError when the disk refuses.
+    what a killed process left of this name is removed by the next save. manifest: list the files with checksums.
+    Raises CheckpointError when the disk refuses.
     """
     temporary, old = _hidden(target, f"tmp-{os.getpid()}"), _hidden(target, "old")
     with reporting_write_errors(target, CheckpointError):
@@ -35,7 +36,8 @@ def written_whole(target: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            write_manifest(temporary)
+            if manifest:
+                write_manifest(temporary)
             _make_durable(temporary)
             if target.exists():
                 os.rename(target, old)

@@ -13,6 +13,8 @@ from torch import nn
 
 from instructgpt_fast.checkpoint import random_state
 from instructgpt_fast.checkpoint.directory import resolve
+from instructgpt_fast.checkpoint.hugging_face_folder import is_hugging_face
+from instructgpt_fast.checkpoint.hugging_face_import import read_hugging_face
 from instructgpt_fast.checkpoint.manifest import REMEDY, read_json
 from instructgpt_fast.checkpoint.result import result_of
 from instructgpt_fast.checkpoint.save import CONFIG, MODEL, TRAINER_STATE, PromptFormat
@@ -39,10 +41,14 @@ def load_model(
 ) -> Loaded:
     """Load a checkpoint for use, in eval mode.
 
-    path: a checkpoint, or a run directory for its result (see `result_of`). dtype: None keeps the stored one.
+    path: a checkpoint, a run directory for its result (see `result_of`), or a folder with a GPT-2 or GPT-Neo model in
+    Hugging Face's layout (see `read_hugging_face`). dtype: None keeps the stored one.
     Draws no random numbers. Raises CheckpointError when it is damaged, incomplete, or its tokenizer's vocabulary is
     not the model's.
     """
+    if is_hugging_face(Path(path)):
+        found = read_hugging_face(Path(path), dtype=dtype, device=device)
+        return Loaded(found.model, found.tokenizer, found.prompt_format, found.stage, Path(path))
     directory = result_of(path)
     described = read_json(directory / CONFIG)
     try:

@@ -18,10 +18,10 @@ from instructgpt_fast.errors import CheckpointError
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name; raises OSError when the disk refuses, as any other write does."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors by name, and words about them; raises OSError when the disk refuses, as any other write does."""
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, metadata)
     except SafetensorError as error:
         # The library puts the system's error number into its text; without it the full disk could not be told apart.
         number = _SYSTEM_ERROR.search(str(error))

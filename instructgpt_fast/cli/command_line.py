@@ -32,6 +32,7 @@ class Command:
 
 _STAGE = "instructgpt_fast.cli.command_line:run_stage"
 _TOOLS = "instructgpt_fast.cli.tools"
+_EXCHANGE = "instructgpt_fast.cli.import_export"
 
 # Ordered as one works: from text to a model that talks.
 COMMANDS: dict[str, Command] = {
@@ -49,6 +50,12 @@ COMMANDS: dict[str, Command] = {
         "Train a reward model on ranked answers.", "instructgpt_fast.train.reward:RewardConfig", _STAGE),
     "ppo": Command(
         "Train a policy against a reward model by PPO or PPO-ptx.", "instructgpt_fast.train.ppo:PpoConfig", _STAGE),
+    "import": Command(
+        "Turn a Hugging Face folder of GPT-2 or GPT-Neo into a checkpoint.", f"{_EXCHANGE}:Import",
+        f"{_EXCHANGE}:import_folder"),
+    "export": Command(
+        "Turn a checkpoint into a folder that transformers loads.", f"{_EXCHANGE}:Export",
+        f"{_EXCHANGE}:export_checkpoint"),
     "generate": Command(
         "Answer prompts with a model.", "instructgpt_fast.cli.generate:Generate",
         "instructgpt_fast.cli.generate:generate_text"),

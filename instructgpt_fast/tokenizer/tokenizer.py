@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.tokenizer.byte_level import ALPHABET, read_merges, read_vocab, token_bytes
 from instructgpt_fast.tokenizer.dialogue import ROLES, Encoded, Message, PromptFormat, Role, as_messages, only_text
+from instructgpt_fast.tokenizer.folder import NAMES_FILE, read_backend, special_names
 from instructgpt_fast.tokenizer.stream import TextStream
 from instructgpt_fast.tokenizer.training import byte_level_backend, check_text, train_backend
 
@@ -24,7 +25,7 @@ __all__ = ["EOS", "PAD", "Tokenizer"]
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 _ROLE_TOKENS: dict[Role, str] = {role: f"<|{role}|>" for role in ROLES}
 _SPECIAL_TOKENS = (EOS, PAD, *_ROLE_TOKENS.values())
-_NAMES_FILE = "tokenizer_config.json"  # where Hugging Face tokenizers keep the names of EOS and PAD
+_LARGEST_VOCABULARY = 1 << 24  # more would only be room for tokens that are not there
 # A text that a normalizer, an added space, or a missing byte would change on its way through the tokenizer.
 _PROBE = "a  b\n\t e\u0301 ﬁ \N{GRINNING FACE} \x00" + EOS
 
@@ -53,13 +54,17 @@ class Tokenizer:
                 f"never learns to stop; give another pad_token, such as {PAD!r}", path,
             )
         self.eos_token, self.pad_token = eos_token, pad_token
+        known = backend.get_vocab(with_added_tokens=True).keys()
         backend.no_truncation()
         backend.no_padding()
         backend.add_special_tokens([eos_token, pad_token, *_ROLE_TOKENS.values()])
         backend.encode_special_tokens = True
         self._backend = backend
         vocab = backend.get_vocab(with_added_tokens=True)
+        self._check_ids(vocab, path)
         self.vocab_size = max(vocab.values()) + 1
+        # What a model that was trained with the tokenizer as it came has no embedding for.
+        self.added_ids = frozenset(number for token, number in vocab.items() if token not in known)
         self.eos_id, self.pad_id = vocab[eos_token], vocab[pad_token]
         if self.eos_id == self.pad_id:
             raise DataError(f"tokenizer: EOS and PAD must have different ids, got {self.eos_id} for both", path)
@@ -71,6 +76,18 @@ class Tokenizer:
             self._bytes[number] = token.encode("utf-8") if number in added else token_bytes(token)
         self._check_lossless(path)
 
+    @staticmethod
+    def _check_ids(vocab: Mapping[str, int], path: str | os.PathLike[str] | None) -> None:
+        largest = max(vocab.values())
+        if largest >= _LARGEST_VOCABULARY:
+            raise DataError(f"tokenizer: ids must be below {_LARGEST_VOCABULARY:,}, got {largest:,}", path)
+        if len(set(vocab.values())) < len(vocab):
+            # The library numbers added tokens by how many tokens there are, which ids with gaps make ambiguous.
+            raise DataError(
+                "tokenizer: every token must have an id of its own, but ids with gaps let the added special tokens "
+                "fall on others; number the vocabulary without gaps", path,
+            )
+
     def _check_lossless(self, path: str | os.PathLike[str] | None) -> None:
         kind = type(self._backend.model).__name__
         if kind != "BPE" or self._backend.model.dropout:
@@ -81,6 +98,12 @@ class Tokenizer:
                 f"tokenizer: the vocabulary must hold all 256 bytes to be lossless, {missing} are missing; "
                 "use a byte-level BPE such as GPT-2's", path,
             )
+        for added in self._backend.get_added_tokens_decoder().values():
+            if not added.special and (added.lstrip or added.rstrip):
+                raise DataError(
+                    f"tokenizer: text must come back unchanged; the added token {added.content!r} swallows the blanks "
+                    "beside it (lstrip, rstrip); use a tokenizer without", path,
+                )
         if self.decode(self.encode(_PROBE)) != _PROBE:
             raise DataError(
                 "tokenizer: text must come back unchanged; this tokenizer changes it (a normalizer, a prefix space or "
@@ -104,19 +127,14 @@ class Tokenizer:
     def load(
         cls, path: str | os.PathLike[str], *, eos_token: str | None = None, pad_token: str | None = None
     ) -> Tokenizer:
-        """Load a tokenizer.json, or the one in a directory.
+        """Load a tokenizer.json, or the one in a directory; there vocab.json and merges.txt serve too.
 
-        eos_token, pad_token: their names; default to those in tokenizer_config.json beside it, then to `EOS`, `PAD`.
-        Raises DataError for a file that is missing, damaged, not lossless, without EOS, or whose EOS equals its PAD.
+        eos_token, pad_token: their names; default to those in tokenizer_config.json or special_tokens_map.json beside
+        it, then to `EOS`, `PAD`. Files that name EOS as PAD get the PAD of this package.
+        Raises DataError for a file that is missing, damaged, not lossless, without EOS, or for EOS given as PAD.
         """
-        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-        try:
-            backend = tokenizers.Tokenizer.from_str(file.read_bytes().decode("utf-8"))
-        except OSError as error:
-            raise DataError(f"tokenizer: cannot read the file ({error.strerror}); check the path", file) from error
-        except Exception as error:  # the library raises bare Exception for what it cannot parse
-            raise DataError(f"tokenizer: the file must be a tokenizer.json, got {error}", file) from error
-        names = _token_names(file.parent / _NAMES_FILE)
+        backend, file = read_backend(Path(path))
+        names = special_names(file.parent)
         eos, pad = eos_token or names.get("eos_token", EOS), pad_token or names.get("pad_token", PAD)
         if backend.token_to_id(eos) is None:
             raise DataError(
@@ -143,7 +161,7 @@ class Tokenizer:
         names = {
             "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": self.eos_token, "pad_token": self.pad_token,
         }
-        atomic_write(file.parent / _NAMES_FILE, json.dumps(names, indent=2) + "\n", error=DataError)
+        atomic_write(file.parent / NAMES_FILE, json.dumps(names, indent=2) + "\n", error=DataError)
         return atomic_write(file, self._backend.to_str(), error=DataError)
 
     def encode(self, text: str) -> list[int]:
@@ -233,16 +251,3 @@ class Tokenizer:
         tokens = [token.hex() for token in self._bytes]
         whole = json.dumps([tokens, merges, self.eos_id, self.pad_id, sorted(self.role_ids.items())])
         return hashlib.sha256(whole.encode("ascii")).hexdigest()
-
-
-def _token_names(path: Path) -> dict[str, str]:
-    """Read the names of EOS and PAD as Hugging Face writes them: text, or an object with the text in `content`."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_bytes().decode("utf-8"))
-        entries = {key: found.get(key) for key in ("eos_token", "pad_token")}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"tokenizer: {_NAMES_FILE} must be one JSON object, got {error}", path) from error
-    names = {key: value["content"] if isinstance(value, dict) else value for key, value in entries.items()}
-    return {key: value for key, value in names.items() if isinstance(value, str)}

@@ -106,14 +106,14 @@ def test_damaged_and_missing_tokenizer_json(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
-def test_eos_equal_to_pad_is_refused(tmp_path: Path) -> None:
+def test_files_that_pad_with_eos_get_a_pad_of_their_own(tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path)
     names = {"eos_token": "<|endoftext|>", "pad_token": {"content": "<|endoftext|>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+    repaired = Tokenizer.load(tmp_path)
+    assert (repaired.eos_id, repaired.pad_token, repaired.pad_id) == (TOKENIZER.eos_id, "<|pad|>", TOKENIZER.pad_id)
     with pytest.raises(DataError, match=r"EOS and PAD must be different tokens, got '<\|endoftext\|>' for both"):
-        Tokenizer.load(tmp_path)
-    repaired = Tokenizer.load(tmp_path, pad_token="<|pad|>")
-    assert repaired.eos_id != repaired.pad_id
+        Tokenizer.load(tmp_path, pad_token="<|endoftext|>")
 
 
 def test_own_names_of_eos_and_pad_are_kept(tmp_path: Path) -> None:

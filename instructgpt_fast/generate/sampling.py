@@ -106,6 +106,10 @@ class Completion:
         return self.finish_reason == "eos"
 
 
-def default_seeds(seed: int, count: int) -> list[int]:
-    """One seed in [0, 2^63) for each of `count` completions, so that equal prompts get different answers."""
-    return [(seed * _SPREAD + i) % 2**63 for i in range(count)]
+def default_seeds(seed: int, count: int, first: int = 0) -> list[int]:
+    """One seed in [0, 2^63) for each completion, so that equal prompts get different answers.
+
+    A function of `seed` and of the completion's number alone, which counts from `first`: completions asked for in
+    several calls draw the same as in one.
+    """
+    return [(seed * _SPREAD + i) % 2**63 for i in range(first, first + count)]

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instructgpt_fast.generate import Engine, SamplingConfig, sample
+from instructgpt_fast.generate import Engine, SamplingConfig, default_seeds, sample
 from instructgpt_fast.model import GPT, PAGE_SIZE
 from instructgpt_fast.rlhf.batch import pack, pad, padded_mask
 
 __all__ = ["Rollout", "collect", "episode_seeds", "rollout_engine"]
-
-# 2^64 divided by the golden ratio: multiplying by it spreads consecutive run seeds over all 64 bits.
-_SPREAD = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,7 @@ def episode_seeds(seed: int, first_episode: int, count: int) -> list[int]:
     So an episode draws the same response whatever the batch size, and a resumed run repeats none.
     Returns `count` integers in [0, 2^63).
     """
-    start = seed * _SPREAD + first_episode
-    return [(start + i) % 2**63 for i in range(count)]
+    return default_seeds(seed, count, first_episode)
 
 
 def rollout_engine(policy: GPT, *, eos_id: int, batch_size: int, most_tokens: int) -> Engine:

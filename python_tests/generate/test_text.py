@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from instructgpt_fast.checkpoint import Loaded, load_model, save_checkpoint
+from instructgpt_fast.checkpoint import Loaded, export_hugging_face, load_model, save_checkpoint
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.generate import (
     Completion,
@@ -199,6 +200,18 @@ def test_beams_by_the_same_call(loaded: Loaded) -> None:
     assert generate(loaded, "the fox", **options) == best[0][0].text
     scores = [sum(found.logprobs) / len(found.tokens) ** 0.5 for found in best[0]]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_hugging_face_folder_answers_as_in_transformers(raw: Loaded, tmp_path: Path, beams: int) -> None:
+    folder = export_hugging_face(raw, tmp_path / "exported")
+    judge = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = tokenizer("the fox", return_tensors="pt")
+    row = judge.generate(**asked, max_new_tokens=40, do_sample=False, num_beams=beams)[0, asked["input_ids"].shape[1] :]
+    found = complete(folder, "the fox", max_new_tokens=40, temperature=0, num_beams=beams)
+    assert found.tokens == row.tolist()
+    assert found.text == tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [

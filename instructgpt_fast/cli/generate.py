@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @options_class()
 class Generate(Sampling):
-    """Answer prompts with a model."""
+    """Which prompts, what is shown before them, and how the answers are found and printed."""
 
     prompt: str | None = None
     """The prompt; None reads --prompts, or else standard input, whose last line end is left out."""

@@ -42,7 +42,10 @@ class Sampling(Options):
         from instructgpt_fast.generate import SamplingConfig
 
         names = (field.name for field in dataclasses.fields(SamplingConfig))
-        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+        found = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        if not self.stop:
+            del found["stop"]  # not given: examples may then say where an answer ends
+        return found
 
     def load(self) -> Any:
         """Load the model."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from instructgpt_fast.checkpoint import Loaded, load_model
+from instructgpt_fast.checkpoint import Loaded, load_model, save_checkpoint
 from instructgpt_fast.cli import main
 from instructgpt_fast.generate import FewShot, complete, generate
 from python_tests.train.material import Material
@@ -106,6 +107,28 @@ def test_examples_and_an_instruction(talker: Loaded, told: Any, examples: Path) 
     both = told(*asked, "--examples", examples, "--instruction", "One word.")
     assert both == generate(talker, "Name owl.", examples=few, temperature=0, max_new_tokens=6) + "\n"
     assert len({bare, both, told(*asked)}) > 1
+
+
+def test_plain_text_ends_where_the_next_example_would_begin(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that says nothing but new lines."""
+    material = Material(tmp_path / "material")
+    model, tokenizer = material.gpt(), material.tokenizer
+    with torch.no_grad():
+        model.ln_f.weight.zero_()
+        model.ln_f.bias.fill_(1.0)
+        model.wte.weight[tokenizer.encode("\n")] = 1.0
+    raw = save_checkpoint(
+        tmp_path / "raw", model=model, tokenizer=tokenizer, prompt_format="raw", stage="pretrain"
+    )
+    asked = ["--checkpoint", raw, "--prompt", "x", "--temperature", 0, "--details", *SHORT]
+    found = []
+    for words in ([], ["--examples", examples], ["--examples", examples, "--stop", "never seen"]):
+        assert main(["generate", *map(str, [*asked, *words])]) == 0
+        (row,) = lines(capsys.readouterr().out)
+        found.append((row["response"], row["tokens"], row["finish_reason"]))
+    assert found == [("\n" * 6, 6, "length"), ("", 2, "stop"), ("\n" * 6, 6, "length")]
 
 
 def test_beams(talker: Loaded, told: Any) -> None:

@@ -60,7 +60,7 @@ COMMANDS: dict[str, Command] = {
         "Answer prompts with a model.", "instructgpt_fast.cli.generate:Generate",
         "instructgpt_fast.cli.generate:generate_text"),
     "chat": Command(
-        "Talk with a model in the terminal.", f"{_TOOLS}:Chat", f"{_TOOLS}:chat"),
+        "Talk with a model in the terminal.", "instructgpt_fast.cli.chat:Chat", "instructgpt_fast.cli.chat:chat"),
     "serve": Command(
         "Serve models over HTTP to OpenAI's clients, with a chat page.", "instructgpt_fast.cli.serve:ServeConfig",
         "instructgpt_fast.cli.serve:serve_checkpoints"),

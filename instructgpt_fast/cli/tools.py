@@ -1,4 +1,4 @@
-"""The commands that are not training stages: tokenizer, prepare, chat, evaluate, doctor."""
+"""The commands that are not training stages: tokenizer, prepare, evaluate, doctor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from instructgpt_fast.cli.sampling import Sampling
 from instructgpt_fast.config import Options, options_class
 
 
@@ -97,21 +96,6 @@ def prepare(options: Prepare) -> None:
     if shards.skipped_lines:
         sys.stderr.write(f"left out {shards.skipped_lines} lines that cannot be read\n")
     sys.stdout.write(f"{len(shards):,} tokens in {shards.documents:,} documents: {options.output_dir}\n")
-
-
-@options_class()
-class Chat(Sampling):
-    """Talk with a model; an empty line or Ctrl-D ends the talk, /new forgets it."""
-
-    system: str | None = None
-    """Said to the model before the talk."""
-
-
-def chat(options: Chat) -> None:
-    """Read lines, print the model's answers as they come."""
-    from instructgpt_fast.cli.conversation import converse
-
-    converse(options.load(), options.sampling(), options.system, sys.stdin, sys.stdout)
 
 
 def evaluate_checkpoint(options: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +72,21 @@ def complete(
 
 
 def stream(
-    source: Source, prompt: Prompt, *, examples: Examples | None = None, **sampling: Any
-) -> Iterator[str]:
+    source: Source,
+    prompt: Prompt,
+    *,
+    examples: Examples | None = None,
+    engine: Engine | None = None,
+    **sampling: Any,
+) -> Generator[str, None, None]:
     """Complete one prompt and yield its text piece by piece as it is drawn; joined, the pieces are `generate`'s text.
 
     prompt: text, or a list of messages that ends with the user's. A piece is held back while a character is
     incomplete or a stop string may have begun. Closing the iterator ends the work. Arguments and errors otherwise as
     for `generate`; they are raised when the first piece is asked for. num_beams must be 1: a search knows its answer
     only at its end.
+    engine: one that `engine_for` made of the same source, with nothing else to do; kept from call to call, it does not
+        run again what a prompt has in common with those before.
     """
     task = _task(source, examples, sampling)
     if task.sampling.num_beams > 1:
@@ -88,11 +95,9 @@ def stream(
             f"{task.sampling.num_beams}; use generate."
         )
     tokens = task.encode(prompt)
-    room = min(len(tokens) + task.sampling.max_new_tokens, task.model.config.n_positions)
-    engine = Engine(
-        task.model, eos_id=task.tokenizer.eos_id, tokenizer=task.tokenizer, max_rows=1, cache_tokens=room,
-        tokens_a_look=1,
-    )
+    if engine is None:
+        room = min(len(tokens) + task.sampling.max_new_tokens, task.model.config.n_positions)
+        engine = engine_for(task.loaded, cache_tokens=room)
     ticket = engine.submit(Request(tokens, task.sampling))
     try:
         while engine.busy:
@@ -101,6 +106,17 @@ def stream(
                     yield drawn.text
     finally:
         engine.cancel(ticket)
+
+
+def engine_for(loaded: Loaded, cache_tokens: int | None = None) -> Engine:
+    """An engine that answers one prompt at a time and tells each token at once.
+
+    cache_tokens: room for prompt and answer; None for the whole context. Raises CheckpointError as `stream` does.
+    """
+    model, tokenizer = _language_model(loaded), loaded.tokenizer
+    return Engine(
+        model, eos_id=tokenizer.eos_id, tokenizer=tokenizer, max_rows=1, cache_tokens=cache_tokens, tokens_a_look=1
+    )
 
 
 def sampling_config(options: Mapping[str, Any]) -> SamplingConfig:
@@ -140,14 +156,19 @@ def _task(source: Source, examples: Examples | None, options: Mapping[str, Any])
     few_shot = None if examples is None else as_few_shot(examples)
     # Half-precision weights are kept: decoding reads every weight once a token.
     loaded = source if isinstance(source, Loaded) else load_model(source, device=torch.get_default_device())
+    model = _language_model(loaded)
+    if few_shot is not None and "stop" not in options:
+        sampling = dataclasses.replace(sampling, stop=few_shot.stop(loaded.prompt_format))
+    return _Task(loaded, model, few_shot, sampling)
+
+
+def _language_model(loaded: Loaded) -> GPT:
     if not isinstance(loaded.model, GPT):
         raise CheckpointError(
             f"generate: {loaded.path} must hold a language model, got the scalar model of stage {loaded.stage!r}; "
             "use the checkpoint of a pretrain, sft or ppo run."
         )
-    if few_shot is not None and "stop" not in options:
-        sampling = dataclasses.replace(sampling, stop=few_shot.stop(loaded.prompt_format))
-    return _Task(loaded, loaded.model, few_shot, sampling)
+    return loaded.model
 
 
 def _complete(

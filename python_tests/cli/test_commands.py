@@ -6,18 +6,14 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.cli import main
-from instructgpt_fast.cli.conversation import HELP, converse, fitting
 from instructgpt_fast.data import TokenShards
-from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.generate import generate
-from instructgpt_fast.model import GPT
-from instructgpt_fast.tokenizer import Message, Tokenizer
+from instructgpt_fast.tokenizer import Tokenizer
 from instructgpt_fast.train.metrics import read_metrics
 from python_tests.train.material import Material
 
@@ -135,62 +131,3 @@ def test_a_stage_by_file_and_its_resolved_options(
     assert Path(one, "model.safetensors").read_bytes() == Path(two, "model.safetensors").read_bytes()
     losses = [[record["loss"] for record in read_metrics(tmp_path / name)] for name in ("one", "two")]
     assert losses[0] == losses[1]
-
-
-def talk(loaded: Loaded, lines: str, system: str | None = None, **sampling: Any) -> list[str]:
-    out = io.StringIO()
-    converse(loaded, {"max_new_tokens": 5, "seed": 7, **sampling}, system, io.StringIO(lines), out)
-    text = out.getvalue()
-    assert text.startswith(HELP + "> ")
-    return text.removeprefix(HELP + "> ").split("> ")
-
-
-def test_a_talk_remembers_its_turns(talker: Loaded) -> None:
-    first, second, _ = talk(talker, "Hello\nAnd now?\n\n")
-    assert first == generate(talker, "Hello", max_new_tokens=5, seed=7) + "\n"
-    turns = [Message("user", "Hello"), Message("assistant", first[:-1]), Message("user", "And now?")]
-    (expected,) = generate(talker, [turns], max_new_tokens=5, seed=8)
-    assert second == expected + "\n"
-
-
-def test_new_forgets_and_the_end_of_input_ends(talker: Loaded) -> None:
-    first, nothing, again, _ = talk(talker, "Hello\n/new\nHello\n", temperature=0.0)
-    assert nothing == ""
-    assert again == first
-
-
-def test_a_system_message_comes_first(talker: Loaded) -> None:
-    answer, _ = talk(talker, "Hello\n", system="Be brief.")
-    (expected,) = generate(
-        talker, [[Message("system", "Be brief."), Message("user", "Hello")]], max_new_tokens=5, seed=7
-    )
-    assert answer == expected + "\n"
-
-
-def test_the_oldest_turns_are_forgotten(talker: Loaded) -> None:
-    assert isinstance(talker.model, GPT)
-    turns = [Message("system", "Be brief.")]
-    for number in range(6):
-        turns += [Message("user", f"Question {number}?"), Message("assistant", "cat")]
-    turns.append(Message("user", "Last?"))
-    kept = fitting(talker, turns, 1, 5)
-    assert kept[0] == turns[0]
-    assert kept[-1] == turns[-1]
-    assert len(talker.tokenizer.encode_prompt(kept, "dialogue")) + 5 <= talker.model.config.n_positions
-    assert 1 < len(kept) < len(turns)
-    assert kept[1].role == "user"
-    assert fitting(talker, turns[-1:], 0, 500) == turns[-1:], "the last question is never dropped"
-
-
-def test_a_base_model_continues_each_line_alone(material: Material, talker: Loaded) -> None:
-    raw = Loaded(talker.model, talker.tokenizer, "raw", "pretrain", talker.path)
-    first, second, _ = talk(raw, "The cat\nThe cat\n", temperature=0.0)
-    assert first == second == generate(raw, "The cat", max_new_tokens=5, temperature=0.0) + "\n"
-    with pytest.raises(ConfigError, match="a system message needs a model of prompt_format 'dialogue'"):
-        talk(raw, "Hello\n", system="Be brief.")
-
-
-def test_the_chat_command(talker: Loaded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
-    told = run(capsys, "chat", "--checkpoint", talker.path, "--max-new-tokens", 5, "--seed", 7)
-    assert generate(talker, "Hello", max_new_tokens=5, seed=7) in told

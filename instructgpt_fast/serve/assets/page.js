@@ -49,7 +49,9 @@ function follow() {
 
 async function ask() {
   const asked = $("words").value.trim();
-  if (!asked || running || !models.length) return;
+  if (!asked || running) return;
+  if (!models.length) await loadModels(); // the server may have come back
+  if (!models.length) return;
   const unsound = document.querySelector("#settings :invalid");
   if (unsound) {
     $("settings").showPopover();

@@ -91,10 +91,10 @@ class ActiveRows:
                 tensor.copy_(self._host[name], non_blocking=True)
         self._stale = False
 
-    def advanced(self, begin: int, tokens: np.ndarray, steps: int) -> None:
-        """Note on the host that the device took `steps` steps in slots `begin` and after; tokens: [n], drawn last."""
+    def advanced(self, tokens: np.ndarray, steps: int) -> None:
+        """Note on the host that the device has taken `steps` steps; tokens: int64 [n], drawn last."""
         if not self._shared:
-            end = begin + len(tokens)
-            self._numbers[0, begin:end] = tokens
-            self._numbers[1, begin:end] += steps
-            self._lengths[begin:end] += steps
+            count = len(tokens)
+            self._numbers[0, :count] = tokens
+            self._numbers[1, :count] += steps
+            self._lengths[:count] += steps

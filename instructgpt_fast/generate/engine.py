@@ -25,7 +25,7 @@ from instructgpt_fast.generate.sampling import Completion, FinishReason, Samplin
 from instructgpt_fast.generate.schedule import Schedule
 from instructgpt_fast.generate.steps import Steps
 from instructgpt_fast.generate.stop import StopText
-from instructgpt_fast.model import GPT, PAGE_SIZE, Chunk, Decoder, KVCache
+from instructgpt_fast.model import GPT, PAGE_SIZE, Decoder, KVCache
 from instructgpt_fast.tokenizer import Tokenizer
 
 __all__ = ["Engine", "EngineStats", "sample"]
@@ -36,6 +36,9 @@ PREFILL_TOKENS = {"cpu": 512, "cuda": 4096}
 # On a GPU the host looks at what was drawn after every so many tokens: each look waits for all that is under way, and
 # rows that have ended are worked on until then.
 TOKENS_A_LOOK = {"cpu": 1, "cuda": 8}
+# New requests wait until this share of the rows is free, so that on a GPU they are prefilled together. On the CPU a
+# handful of prompt tokens is as dear alone as among others.
+REFILL_SHARE = {"cpu": 0.0, "cuda": 0.25}
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ class Engine:
         self._pool = PagePool(self._cache)
         self._tree = PrefixTree(self._pool, self._cache.page_size) if share_prefixes else None
         active = ActiveRows(max_rows, self._cache.pages_for(context), context, device)
-        self._schedule = Schedule(self._pool, self._cache.page_size, self._tree, active, max_rows)
+        self._schedule = Schedule(
+            self._pool, self._cache.page_size, self._tree, active, max_rows, REFILL_SHARE[device.type]
+        )
         self._active = active
         self._decoder = Decoder(model, self._cache)
         self._steps = Steps(self._decoder, active, max_rows)
@@ -226,64 +231,44 @@ class Engine:
 
     @torch.inference_mode()
     def _round(self) -> list[_Event]:
-        events: list[_Event] = []
-        budget = self._prefill_tokens
         self._schedule.admit()
-        while chunks := self._schedule.chunks(budget):
-            budget -= sum(len(chunk.tokens) for _, chunk in chunks)
-            events += self._prefill(chunks)
-            # Again: a completion can end with its first token, and leave its place to another.
-            self._schedule.admit()
-        if self._active.rows:
-            events += self._decode()
-        return events
-
-    def _prefill(self, chunks: Sequence[tuple[Row, Chunk]]) -> list[_Event]:
-        hidden = self._steps.prefill([chunk for _, chunk in chunks])
-        begin, end = len(self._active), 0
-        places: list[int] = []
-        for row, chunk in chunks:
-            end += len(chunk.tokens)
-            row.stored += len(chunk.tokens)
-            if row.stored < len(row.tokens):
-                continue
-            for ready in self._schedule.prefilled(row):
-                self._active.join(ready)
-                places.append(end - 1)
-        if not places:
-            return []
-        self._active.upload()
-        return self._take(*self._steps.first(hidden, places, begin), begin, steps=0)
+        chunks = self._schedule.chunks(self._prefill_tokens)
+        if chunks:
+            self._decoder.store(chunks)
+        self._schedule.begin()
+        return self._decode() if self._active.rows else []
 
     def _decode(self) -> list[_Event]:
         rows = self._active.rows
-        steps = min(self._tokens_a_look, min(row.limit - len(row.tokens) for row in rows))
-        if any(row.top_logprobs for row in rows):
-            steps = 1  # the logits of a step are gone after the next
+        steps = self._tokens_a_look
+        if steps > 1:
+            steps = min(steps, min(row.limit - len(row.tokens) for row in rows))
+            if any(row.top_logprobs for row in rows):
+                steps = 1  # the logits of a step are gone after the next
         self._schedule.grow(steps)
         if not rows:
             return []
         self._active.upload()
-        return self._take(*self._steps.decode(len(rows), steps), 0, steps)
+        return self._take(*self._steps.decode(len(rows), steps))
 
-    def _take(self, tokens: np.ndarray, logprobs: np.ndarray, begin: int, steps: int) -> list[_Event]:
-        """Give the rows in slots `begin` and after what was drawn for them, [steps, rows]; those that end leave."""
-        rows = self._active.rows[begin:]
+    def _take(self, tokens: np.ndarray, logprobs: np.ndarray) -> list[_Event]:
+        """Give the rows what was drawn for them, both [steps, rows]; those that end leave."""
+        rows = self._active.rows
         events: list[_Event] = []
         for line, numbers in zip(tokens.tolist(), logprobs.tolist(), strict=True):
-            for place, (row, token, logprob) in enumerate(zip(rows, line, numbers, strict=True)):
+            for slot, (row, token, logprob) in enumerate(zip(rows, line, numbers, strict=True)):
                 if row.finish_reason is not None:
                     continue
                 if token < 0:
                     self._broken(row)
-                found = self._steps.alternatives(place, row, token, logprob) if row.top_logprobs else ()
+                found = self._steps.alternatives(slot, row, token, logprob) if row.top_logprobs else ()
                 text = row.take(token, logprob, found)
                 events.append(_Event(row, token, logprob, found, text, row.finish_reason))
         self._drawn_tokens += len(events)
-        self._active.advanced(begin, tokens[-1], steps)
-        for place in reversed(range(len(rows))):
-            if rows[place].finish_reason is not None:
-                self._schedule.finish(begin + place)
+        self._active.advanced(tokens[-1], len(tokens))
+        for slot in reversed(range(len(rows))):
+            if rows[slot].finish_reason is not None:
+                self._schedule.finish(slot)
         return events
 
     def _broken(self, row: Row) -> None:

@@ -10,9 +10,6 @@ from instructgpt_fast.generate.prefixes import PrefixTree
 from instructgpt_fast.generate.row import Row
 from instructgpt_fast.model import Chunk
 
-# New rows wait until this share of the slots is free, so that they are prefilled together.
-REFILL_SHARE = 0.25
-
 
 class Schedule:
     """Rows in the order in which they came: the older one has the room, the younger one waits.
@@ -22,8 +19,12 @@ class Schedule:
     goes on as if nothing had happened.
     """
 
-    def __init__(self, pool: PagePool, page_size: int, tree: PrefixTree | None, active: ActiveRows, slots: int) -> None:
+    def __init__(
+        self, pool: PagePool, page_size: int, tree: PrefixTree | None, active: ActiveRows, slots: int,
+        refill_share: float,
+    ) -> None:
         self._pool, self._size, self._tree, self._slots = pool, page_size, tree, slots
+        self._refill = max(1, slots * refill_share)
         self.active = active
         self.waiting: deque[Row] = deque()
         self.prefilling: list[Row] = []
@@ -35,7 +36,7 @@ class Schedule:
         """Let waiting rows have a slot and pages for their tokens, oldest first, while there is room for them."""
         taken = len(self.active) + sum(1 + len(row.followers) for row in self.prefilling)
         free = self._slots - taken
-        if free < max(1, self._slots * REFILL_SHARE):
+        if free < self._refill:
             return
         while self.waiting and free:
             row = self.waiting[0]
@@ -52,41 +53,38 @@ class Schedule:
                 row.followers.append(self.waiting.popleft())
                 free -= 1
 
-    def chunks(self, budget: int) -> list[tuple[Row, Chunk]]:
-        """The next tokens to prefill, oldest row first, at most `budget` of them in all."""
+    def chunks(self, budget: int) -> list[Chunk]:
+        """The next tokens to store, oldest row first, at most `budget` in all; they count as stored from now on.
+
+        A row's last token is left: a step runs it, and draws what comes after.
+        """
         found = []
         for row in self.prefilling:
-            if budget <= 0:
-                break
-            tokens = row.tokens[row.stored : row.stored + budget]
-            budget -= len(tokens)
-            found.append((row, Chunk(tokens, row.stored, row.pages)))
+            tokens = row.tokens[row.stored : min(row.stored + budget, len(row.tokens) - 1)]
+            if tokens:
+                found.append(Chunk(tokens, row.stored, row.pages))
+                row.stored += len(tokens)
+                budget -= len(tokens)
         return found
 
-    def prefilled(self, row: Row) -> list[Row]:
-        """Take in that all tokens of `row` are stored; return the rows that can draw now: it, and its followers."""
-        self.prefilling.remove(row)
-        if self._tree is not None:
-            self._tree.insert(row.tokens, row.pages)
-        followers, row.followers = row.followers, []
-        copies = 1 if row.stored % self._size else 0
-        served = min(len(followers), self._pool.available // copies) if copies else len(followers)
-        forks = self._pool.fork([(row.pages, row.stored)] * served)
-        for follower, pages in zip(followers, forks, strict=False):
-            follower.pages, follower.stored = pages, row.stored
-            self.prompt_tokens += row.stored
-            self.shared_prompt_tokens += row.stored
-        self.waiting.extendleft(reversed(followers[served:]))
-        return [row, *followers[:served]]
+    def begin(self) -> None:
+        """Let the rows whose tokens are stored, all but the last, decode, and with them those that follow them."""
+        ready = [row for row in self.prefilling if row.stored == len(row.tokens) - 1]
+        for row in ready:
+            self.prefilling.remove(row)
+            if self._tree is not None:
+                self._tree.insert(row.tokens[: row.stored], row.pages)
+            for joining in (row, *self._fork(row)):
+                self.active.join(joining)
 
     def grow(self, steps: int) -> None:
         """Let every active row have pages for `steps` more tokens, at the cost of the youngest where there are none."""
         short = [row for row in self.active.rows if len(row.pages) * self._size < row.stored + steps]
         for row in sorted(short, key=_age):
             needed = -(-(row.stored + steps) // self._size) - len(row.pages)
-            while row.pages and self._pool.available < needed:
+            while row in self.active.rows and self._pool.available < needed:
                 self._preempt()
-            if row.pages:
+            if row in self.active.rows:
                 self.active.grow(self.active.rows.index(row), self._pool.claim(needed))
 
     def finish(self, slot: int) -> None:
@@ -127,6 +125,18 @@ class Schedule:
         self._pool.release(known)
         end = (len(known) + 1) * self._size
         return end < len(row.tokens) and any(other.tokens[:end] == row.tokens[:end] for other in self.prefilling)
+
+    def _fork(self, row: Row) -> list[Row]:
+        """Give the rows that follow `row` pages of their own, as far as there are any; the others wait again."""
+        followers, row.followers = row.followers, []
+        served = min(len(followers), self._pool.available) if row.stored % self._size else len(followers)
+        forks = self._pool.fork([(row.pages, row.stored)] * served)
+        for follower, pages in zip(followers, forks, strict=False):
+            follower.pages, follower.stored = pages, row.stored
+            self.prompt_tokens += row.prompt_length
+            self.shared_prompt_tokens += row.stored
+        self.waiting.extendleft(reversed(followers[served:]))
+        return followers[:served]
 
     def _follows(self, other: Row, row: Row) -> bool:
         return other.ticket == row.ticket and not other.drawn

@@ -1,8 +1,6 @@
-"""The steps that draw tokens: from prompts that have been prefilled, and one more for every active row."""
+"""The step that draws a token for every active row, and what is told of the tokens beside it."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +8,7 @@ from torch import Tensor
 
 from instructgpt_fast.generate.active import ActiveRows
 from instructgpt_fast.generate.row import NO_PENALTY, Row
-from instructgpt_fast.model import Chunk, Decoder
+from instructgpt_fast.model import Decoder
 
 _sample_token = torch.ops.instructgpt_fast.sample_token
 
@@ -21,20 +19,6 @@ class Steps:
     def __init__(self, decoder: Decoder, active: ActiveRows, slots: int) -> None:
         self._decoder, self._active = decoder, active
         self._logits = torch.empty(slots, decoder.config.vocab_size, device=active.tokens.device)
-
-    def prefill(self, chunks: Sequence[Chunk]) -> Tensor:
-        """Store the chunks' keys and values; returns the hidden states of their tokens, [N, D]."""
-        return self._decoder.prefill(chunks)
-
-    def first(self, hidden: Tensor, places: list[int], begin: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the first token of the rows in slots `begin` and after.
-
-        hidden: [N, D]; places: for each of the rows, which of the N it goes on from.
-        Returns tokens int64 [1, n] and logprobs f32 [1, n].
-        """
-        index = torch.tensor(places).to(hidden.device)
-        tokens, logprobs = self._draw(hidden.index_select(0, index), begin)
-        return tokens.cpu().numpy()[None], logprobs.cpu().numpy()[None]
 
     def decode(self, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw `steps` more tokens for the first `count` slots; returns tokens int64, logprobs f32 [steps, count]."""
@@ -66,20 +50,12 @@ class Steps:
         # A row whose logits are broken holds -1, which is no token; whoever looks next will see it.
         fed = active.tokens[:count].clamp(min=0)
         hidden = self._decoder.step(fed, positions, active.block_table[:count], lengths)
+        logits = self._decoder.logits(hidden, out=self._logits[:count])
         positions += 1
         lengths += 1
-        return self._draw(hidden, 0)
-
-    def _draw(self, hidden: Tensor, begin: int) -> tuple[Tensor, Tensor]:
-        active, end = self._active, begin + len(hidden)
-        history = active.history
-        positions = active.positions[begin:end]
-        logits = self._decoder.logits(hidden, out=self._logits[: len(hidden)])
-        tokens, logprobs = _sample_token(
-            logits, active.seeds[begin:end], positions, active.parameters[begin:end],
-            None if history is None else history[begin:end],
-        )
-        active.tokens[begin:end] = tokens
+        history = None if active.history is None else active.history[:count]
+        tokens, logprobs = _sample_token(logits, active.seeds[:count], positions, active.parameters[:count], history)
+        active.tokens[:count] = tokens
         if history is not None:
-            history[begin:end].scatter_(1, positions[:, None], tokens[:, None])
+            history.scatter_(1, positions[:, None], tokens[:, None])
         return tokens, logprobs

@@ -48,8 +48,8 @@ class _Layer(NamedTuple):
 
 
 _Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-# Takes a layer and its queries, keys and values [N, H, D]; stores the keys and values and returns the mix [N, H, D].
-_Attend = Callable[[_Layer, Tensor, Tensor, Tensor], Tensor]
+# Takes a layer and its queries, keys and values, fused [N, 3 * H * D]; stores keys and values and returns the mix.
+_Attend = Callable[[_Layer, Tensor], Tensor]
 
 
 def prefills_exactly(device: torch.device) -> bool:
@@ -101,6 +101,15 @@ class Decoder:
 
         Raises ValueError when a sequence outgrows its pages or the context.
         """
+        branch, stream = self._append(chunks, whole=True)
+        hidden: Tensor = _raw.layer_norm(branch, stream, *self._ln_f, self.config.layer_norm_eps)[0]
+        return hidden
+
+    def store(self, chunks: Sequence[Chunk]) -> None:
+        """As `prefill`, for keys and values alone: nothing is computed that only the hidden states need."""
+        self._append(chunks, whole=False)
+
+    def _append(self, chunks: Sequence[Chunk], *, whole: bool) -> tuple[Tensor, Tensor | None]:
         self._check(chunks)
         device = self._wte.device
         flat = [token for chunk in chunks for token in chunk.tokens]
@@ -108,7 +117,7 @@ class Decoder:
         tokens, positions = torch.tensor([flat, places], dtype=torch.int64).to(device).unbind(0)
         attend = self._attend_as_decoding(chunks) if prefills_exactly(device) else self._attend(chunks, device)
         linear = _raw.invariant_linear if prefills_exactly(device) else functional.linear
-        return self._run(tokens, positions, attend, linear)
+        return self._run(tokens, positions, attend, linear, whole=whole)
 
     def step(self, tokens: Tensor, positions: Tensor, block_table: Tensor, lengths: Tensor) -> Tensor:
         """Append one token to each row and return its hidden state; `lengths` is left for the caller to advance.
@@ -118,16 +127,19 @@ class Decoder:
         Returns [B, D]. On the CPU a row without a page for its token raises RuntimeError; on a GPU, which has no way
         to raise, such a row gives NaN and harms no other.
         """
-        scale = self.config.d_head**-0.5
+        heads, width = self.config.n_head, self.config.d_head
+        scale = width**-0.5
 
-        def attend(layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(layer: _Layer, fused: Tensor) -> Tensor:
+            q, k, v = fused.view(-1, 1, 3, heads, width).unbind(2)
             mixed: Tensor = _raw.attention_decode(
-                q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), layer.keys, layer.values, block_table, lengths,
-                layer.window, scale,
+                q, k, v, layer.keys, layer.values, block_table, lengths, layer.window, scale
             )
             return mixed
 
-        return self._run(tokens, positions, attend, _raw.invariant_linear)
+        branch, stream = self._run(tokens, positions, attend, _raw.invariant_linear, whole=True)
+        hidden: Tensor = _raw.layer_norm(branch, stream, *self._ln_f, self.config.layer_norm_eps)[0]
+        return hidden
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """Return hidden [B, D] times the output layer, f32 [B, V]; written to `out` when given.
@@ -140,26 +152,32 @@ class Decoder:
         _raw.invariant_linear_out(hidden, self._wte, None, out)
         return out
 
-    def _run(self, tokens: Tensor, positions: Tensor, attend: _Attend, linear: _Linear) -> Tensor:
+    def _run(
+        self, tokens: Tensor, positions: Tensor, attend: _Attend, linear: _Linear, *, whole: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the layers; returns the (branch, stream) that leave the last one, which stops half way unless `whole`."""
         # Straight to the native operators: with one token a row, the checks of the Python faces would cost as much as
         # the arithmetic.
-        heads, width, eps = self.config.n_head, self.config.d_head, self.config.layer_norm_eps
+        eps, last = self.config.layer_norm_eps, None if whole else self._layers[-1]
         branch = _raw.embedding(tokens, positions, self._wte, self._wpe)
         stream = None
         for layer in self._layers:
             normed, summed, _, _ = _raw.layer_norm(branch, stream, *layer.ln_1, eps)
             # Before the first layer there is no stream to add, and the op gives no sum then.
             stream = branch if stream is None else summed
-            q, k, v = linear(normed, *layer.c_attn).view(-1, 3, heads, width).unbind(1)
-            branch = linear(attend(layer, q, k, v).view(normed.shape), *layer.attn_proj)
+            mixed = attend(layer, linear(normed, *layer.c_attn))
+            if layer is last:
+                break
+            branch = linear(mixed.view(normed.shape), *layer.attn_proj)
             normed, stream, _, _ = _raw.layer_norm(branch, stream, *layer.ln_2, eps)
             weight, bias = layer.c_fc
             branch = linear(_raw.bias_gelu(linear(normed, weight, None), bias, True), *layer.mlp_proj)
-        return _raw.layer_norm(branch, stream, *self._ln_f, eps)[0]
+        return branch, stream
 
     def _attend_as_decoding(self, chunks: Sequence[Chunk]) -> _Attend:
         """As a step attends, so that a token gets the same bits wherever chunks begin and end."""
-        scale = self.config.d_head**-0.5
+        heads, width = self.config.n_head, self.config.d_head
+        scale = width**-0.5
         calls = []
         begin = 0
         # Neighbours of one length go together: most calls are for prompts of a few tokens.
@@ -172,12 +190,12 @@ class Decoder:
             calls.append((begin, end, (len(rows), length), table, pasts))
             begin = end
 
-        def attend(layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(layer: _Layer, fused: Tensor) -> Tensor:
             parts = []
             for begin, end, shape, table, pasts in calls:
-                queries, keys, values = (x[begin:end].unflatten(0, shape) for x in (q, k, v))
+                q, k, v = fused[begin:end].view(*shape, 3, heads, width).unbind(2)
                 mixed = _raw.attention_decode(
-                    queries, keys, values, layer.keys, layer.values, table, pasts, layer.window, scale
+                    q, k, v, layer.keys, layer.values, table, pasts, layer.window, scale
                 )
                 parts.append(mixed.flatten(0, 1))
             return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -186,13 +204,15 @@ class Decoder:
 
     def _attend(self, chunks: Sequence[Chunk], device: torch.device) -> _Attend:
         """One packed call for all chunks when none has a past; otherwise a dense one a chunk over its gathered keys."""
+        heads, width = self.config.n_head, self.config.d_head
         slots = torch.cat([self.cache.slots(c.pages, c.past, c.past + len(c.tokens)) for c in chunks]).to(device)
         bounds = list(itertools.accumulate((len(c.tokens) for c in chunks), initial=0))
         packed = not any(c.past for c in chunks)
         cu_seqlens = torch.tensor(bounds, dtype=torch.int32).to(device)
         seen = [] if packed else [self.cache.slots(c.pages, 0, c.past + len(c.tokens)).to(device) for c in chunks]
 
-        def attend(layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(layer: _Layer, fused: Tensor) -> Tensor:
+            q, k, v = fused.view(-1, 3, heads, width).unbind(1)
             keys, values = layer.keys.flatten(0, 1), layer.values.flatten(0, 1)
             keys.index_copy_(0, slots, k)
             values.index_copy_(0, slots, v)

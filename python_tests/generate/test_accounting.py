@@ -126,8 +126,8 @@ def test_pages_are_claimed_as_rows_grow() -> None:
     while engine.busy:
         engine.step()
         used.append(6 - engine.stats().free_pages)
-    # A step stores the token drawn before it: the first one goes to position 14.
-    assert used[:4] == [1, 1, 2, 2]
+    # A step stores the token before the one it draws: the first goes to position 13.
+    assert used[:4] == [1, 1, 1, 2]
     assert used[-2:] == [4, 0]
 
 

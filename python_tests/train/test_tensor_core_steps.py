@@ -132,7 +132,7 @@ def test_a_rollout(architecture: int, monkeypatch: pytest.MonkeyPatch) -> None:
     options = SamplingConfig(max_new_tokens=12, temperature=0.9)
     with simt.executing(schedule="random", seed=5, accounting=True, architecture=architecture) as run:
         rollout = collect(policy, prompts, options, eos_id=0, seeds=episode_seeds(3, 0, len(prompts)), batch_size=5)
-    assert run.not_emulated <= {"invariant_linear", "invariant_linear_out"}
+    assert not run.not_emulated
     (prefill,) = kernels_of(run, "attention")
     assert prefill.startswith(f"{PATHS[architecture]}_forward")
     assert kernels_of(run, "attention_decode") == {"attention_decode_mma"}

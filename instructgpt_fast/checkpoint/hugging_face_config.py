@@ -59,7 +59,7 @@ class Described:
 def read_config(values: Mapping[str, Any], path: Path) -> Described:
     """Understand a config.json; raises CheckpointError naming `path`, the key and the value that is not served."""
     family = values.get("model_type")
-    if family not in _ARCHITECTURES:
+    if not isinstance(family, str) or family not in _ARCHITECTURES:
         raise CheckpointError(f"import: model_type in {path} must be one of gpt2, gpt_neo, got {family!r:.80}.")
     read = _Reader(values, path)
     for name, allowed in {**_FIXED, **(_FIXED_GPT2 if family == "gpt2" else {})}.items():

@@ -119,8 +119,9 @@ class StoredTensors(Mapping[str, Tensor]):
         self._names: dict[str, str] = {}
         self._places: dict[str, _Place] = {}
         listed = self._read_index()
-        for name in sorted(set(listed.values())) if listed else [self._only_file()]:
-            self._read_header(inner_file(folder, name), listed)
+        files = [inner_file(folder, name) for name in sorted(set(listed.values())) or [self._only_file()]]
+        for file in files:
+            self._read_header(file, listed)
         missing = sorted(listed.keys() - set(self._names.values()))
         if missing:
             raise CheckpointError(

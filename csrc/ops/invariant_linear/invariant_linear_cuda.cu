@@ -29,19 +29,20 @@ using namespace linear;
 
 // Tiles that fit into what a block may have: 99 KB of shared memory on sm_86, sm_89 and sm_120 for all but the last.
 // Once the ring turns, all stages but one are under way. Two blocks share a multiprocessor of sm_90 and sm_100, but for
-// the last. Reads of x are rows / outputs of the weight's, as far as the rows are there.
+// the last. Reads of x are rows / outputs of the weight's, as far as the rows are there. Smaller steps leave room for
+// more stages, larger ones take fewer instructions for a byte: the first tile has the most bytes of weight to ask for.
 //
-//   rows  outputs  stages  shared   under way: weight  x
-//     8       16       8    96 KB              56 KB  28 KB
-//    16       32       4    96 KB              48 KB  24 KB
-//    32       32       3    96 KB              32 KB  32 KB
-//    32       64       2    96 KB              32 KB  16 KB
-//    64       64       2   128 KB              32 KB  32 KB
-using Rows8 = Tile<8, 16, 8, 2>;
-using Rows16 = Tile<16, 32, 4, 2>;
-using Rows32 = Tile<32, 32, 3, 2>;
-using Rows32Wide = Tile<32, 64, 2, 2>;
-using Rows64 = Tile<64, 64, 2, 1>;
+//   rows  outputs  step  stages  shared   under way: weight  x
+//     8       16     64     4     96 KB              48 KB  24 KB
+//    16       32     32     4     96 KB              48 KB  24 KB
+//    32       32     32     3     96 KB              32 KB  32 KB
+//    32       64     32     2     96 KB              32 KB  16 KB
+//    64       64     32     2    128 KB              32 KB  32 KB
+using Rows8 = Tile<8, 16, 64, 4, 2>;
+using Rows16 = Tile<16, 32, 32, 4, 2>;
+using Rows32 = Tile<32, 32, 32, 3, 2>;
+using Rows32Wide = Tile<32, 64, 32, 2, 2>;
+using Rows64 = Tile<64, 64, 32, 2, 1>;
 
 template <typename Shape>
 int64_t row_tiles(const InvariantLinear& a) {

@@ -1,16 +1,16 @@
 // invariant_linear on the tensor cores: 16-bit weights and rows on 16 bytes.
 //
-// Order    inputs come in steps of 32, and step i belongs to segment i % 8. A segment is one warp's: it adds the
-//          products of its steps in rising order, 16 inputs by one mma.m16n8k16. The block adds the eight segments'
-//          sums in turn, then the bias. So the order hangs on the number of inputs alone; which tile an output and a
-//          row are in, and at which place of it, decides about nothing but who works it out.
+// Order    chunks of 64 inputs go round among eight segments. A segment is one warp's: it adds the products of its
+//          chunks in rising order, 16 inputs by one mma.m16n8k16. The block adds the eight segments' sums in turn, then
+//          the bias. So the order hangs on the number of inputs alone; which tile an output and a row are in, and at
+//          which place of it, decides about nothing but who works it out.
 // Tiles    the weight is A (16 outputs a fragment, read as it lies), rows of x are B (8 a fragment). A block has a tile
 //          of outputs and rows, whole: nothing is joined across blocks.
-// Overlap  each warp has a ring of stages of its own, filled by cp.async with the step's 64 bytes of every line,
-//          outputs first, then rows: in its loop no warp waits for another one.
-// Swizzle  a line is four chunks of 16 bytes, line r has chunk c at the place of c ^ (r / 2 % 4). So 8 lines' chunks of
-//          one number lie in all 32 banks, as ldmatrix asks for them, and so do the 8 of two lines, as copies bring
-//          them.
+// Overlap  each warp has a ring of stages of its own, filled by cp.async with a step of every line, outputs first, then
+//          rows: in its loop no warp waits for another one. A step is a chunk, or half of one where rows are many.
+// Swizzle  a line of a step is four or eight pieces of 16 bytes. Line r has piece c at the place of c ^ turn(r), which
+//          is r % 8 for eight pieces and r / 2 % 4 for four. So pieces of one number of 8 lines lie in all 32 banks, as
+//          ldmatrix asks for them, and so do neighbouring ones of 128 bytes, as copies bring them.
 #pragma once
 
 #include <type_traits>
@@ -25,25 +25,31 @@ using namespace device;
 
 constexpr int kSegments = 8;  // warps of a block
 constexpr int kMmaThreads = kSegments * kWarp;
-constexpr int kChunk = 8;  // elements of 16 bytes
-constexpr int kStep = 32;  // inputs
+constexpr int kPiece = 8;   // elements of 16 bytes
+constexpr int kChunk = 64;  // inputs
 
-// What a block has at once. Blocks: of a multiprocessor, for which registers must be left.
-template <int kTileRows, int kTileOutputs, int kTileStages, int kTileBlocks>
+// What a block has at once. kBlocks: of a multiprocessor, for which registers must be left.
+template <int kTileRows, int kTileOutputs, int kTileStep, int kTileStages, int kTileBlocks>
 struct Tile {
   static constexpr int kRows = kTileRows, kOutputs = kTileOutputs, kStages = kTileStages, kBlocks = kTileBlocks;
-  static constexpr int kLines = kOutputs + kRows;  // of a stage
-  static constexpr int kStage = kLines * kStep;    // elements
+  static constexpr int kStep = kTileStep;                    // inputs
+  static constexpr int kStage = (kOutputs + kRows) * kStep;  // elements
   static constexpr int kBands = kOutputs / 16, kRowGroups = kRows / 8;
   static constexpr int kSums = kRows * kOutputs;  // of a segment
   static constexpr int kBytes = kSegments * kStages * kStage * 2;
+  static_assert(kStep == kChunk || 2 * kStep == kChunk);
+  static_assert(kRowGroups == 1 || kRowGroups % 2 == 0);
   static_assert(kSegments * kSums * 4 <= kBytes, "the sums take the place of the stages");
   static_assert(kSegments % kBands == 0, "a warp writes outputs of one band");
   using Sums = float[kBands][kRowGroups][4];
-};
 
-// Where a chunk of a line of a stage begins, in elements. Its period is 8 lines.
-IGF_DEVICE int place_of(int line, int chunk) { return line * kStep + (chunk ^ (line / 2 % 4)) * kChunk; }
+  // Where a piece of a line of a stage begins, in elements. Its period is 8 lines; pieces 2 q further on are at the
+  // place ^ 2 q * kPiece.
+  static IGF_DEVICE int place_of(int line, int piece) {
+    const int turn = kStep == kChunk ? line % 8 : line / 2 % 4;
+    return line * kStep + (piece ^ turn) * kPiece;
+  }
+};
 
 // The steps of one segment of a tile: their copies in, their products.
 template <typename T, typename Shape>
@@ -51,40 +57,33 @@ class Segment {
  public:
   // slots: kStages stages of this warp. Outputs and rows from the given ones on; those that do not exist are 0.
   IGF_DEVICE Segment(const InvariantLinear& a, T* slots, int64_t first_output, int64_t first_row)
-      : nothing_(static_cast<const T*>(a.weight)),
-        inputs_(a.inputs),
+      : slots_(slots),
+        pitch_(kLines * a.inputs),
         outputs_left_(at_most(a.outputs - first_output, Shape::kOutputs) - line_),
         rows_left_(at_most(a.rows - first_row, Shape::kRows) - line_),
-        input_(warp() * kStep + lane_index() % 4 * kChunk),
-        weight_(static_cast<const T*>(a.weight) + (first_output + line_) * a.inputs + input_),
-        x_(static_cast<const T*>(a.x) + (first_row + line_) * a.inputs + input_),
-        slots_(slots) {}
+        inputs_left_(a.inputs - first_input()),
+        weight_(static_cast<const T*>(a.weight) + (first_output + line_) * a.inputs + first_input()),
+        x_(static_cast<const T*>(a.x) + (first_row + line_) * a.inputs + first_input()) {}
 
   // How many steps the segment has.
   static IGF_DEVICE int64_t steps(const InvariantLinear& a) {
-    return (a.inputs + kStep - 1 - warp() * kStep + (kSegments - 1) * kStep) / (kSegments * kStep);
+    const int64_t chunks = (a.inputs + kChunk - 1) / kChunk;
+    return (chunks + kSegments - 1 - warp()) / kSegments * (kChunk / Shape::kStep);
   }
 
   // Asks for the next step, in the ring's next slot, as a group of copies; an empty one where there is no step.
   IGF_DEVICE void ask(bool there_is) {
     if (there_is) {
-      T* const slot = slots_ + asked_ * Shape::kStage + place_of(line_, lane_index() % 4);
-      const bool inside = input_ < inputs_;
-#pragma unroll
-      for (int i = 0; i < Shape::kOutputs / 8; ++i) {
-        const bool exists = inside && 8 * i < outputs_left_;
-        ptx::cp_async_zero_fill<16>(slot + 8 * i * kStep, exists ? weight_ + 8 * i * inputs_ : nothing_,
-                                    exists ? 16 : 0);
-      }
-#pragma unroll
-      for (int i = 0; i < Shape::kRowGroups; ++i) {
-        const bool exists = inside && 8 * i < rows_left_;
-        ptx::cp_async_zero_fill<16>(slot + (Shape::kOutputs + 8 * i) * kStep, exists ? x_ + 8 * i * inputs_ : nothing_,
-                                    exists ? 16 : 0);
-      }
-      input_ += kSegments * kStep;
-      weight_ += kSegments * kStep;
-      x_ += kSegments * kStep;
+      T* const slot = slots_ + asked_ * Shape::kStage;
+      const bool inside = inputs_left_ > 0;
+      copy<Shape::kOutputs>(slot, weight_, inside ? outputs_left_ : 0);
+      copy<Shape::kRows>(slot + Shape::kOutputs * Shape::kStep, x_, inside ? rows_left_ : 0);
+      // From the first half of a chunk to the second, else to the segment's next chunk.
+      second_ = Shape::kStep < kChunk && !second_;
+      const int ahead = second_ ? Shape::kStep : (kSegments - 1) * kChunk + Shape::kStep;
+      inputs_left_ -= ahead;
+      weight_ += ahead;
+      x_ += ahead;
       asked_ = asked_ + 1 == Shape::kStages ? 0 : asked_ + 1;
     }
     ptx::cp_async_commit();
@@ -94,13 +93,13 @@ class Segment {
   IGF_DEVICE void multiply(typename Shape::Sums& sums) {
     const T* const stage = slots_ + multiplied_ * Shape::kStage;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int inner = 0; inner < Shape::kStep / 16; ++inner) {
       uint32_t rows[Shape::kRowGroups][2];  // 8 rows each, of 16 inputs
-      load_rows(rows, stage + Shape::kOutputs * kStep, half);
+      load_rows(rows, stage + Shape::kOutputs * Shape::kStep, inner);
 #pragma unroll
       for (int band = 0; band < Shape::kBands; ++band) {
         uint32_t weight[4];
-        ptx::ldmatrix<4>(weight, stage + 16 * band * kStep + square(half));
+        ptx::ldmatrix<4>(weight, stage + 16 * band * Shape::kStep + square(inner));
 #pragma unroll
         for (int j = 0; j < Shape::kRowGroups; ++j) ptx::mma_m16n8k16<T>(sums[band][j], weight, rows[j]);
       }
@@ -109,34 +108,53 @@ class Segment {
   }
 
  private:
+  static constexpr int kPieces = Shape::kStep / kPiece;  // of a line: as many lanes copy one
+  static constexpr int kLines = kWarp / kPieces;         // that the warp copies at once
+
   static IGF_DEVICE int warp() { return thread_x() / kWarp; }
   static IGF_DEVICE int at_most(int64_t count, int most) { return static_cast<int>(count < most ? count : most); }
+  static IGF_DEVICE int first_input() { return warp() * kChunk + lane_index() % kPieces * kPiece; }
 
-  // Where this lane points to for four matrices: lines 0-7 and 8-15 of the half's first chunk, then of its second.
-  static IGF_DEVICE int square(int half) { return place_of(lane_index() % 16, 2 * half + lane_index() / 16); }
+  // Lines line_ + kLines i of kCount; from `left` lines on they are 0, and nothing is read.
+  template <int kCount>
+  IGF_DEVICE void copy(T* to, const T* from, int left) {
+    const int place = Shape::place_of(line_, lane_index() % kPieces);
+#pragma unroll
+    for (int i = 0; i < kCount / kLines; ++i) {
+      const int turned = kLines == 4 && i % 2 == 1 ? 4 * kPiece : 0;  // lines 4 to 7 of a period
+      ptx::cp_async_zero_fill<16>(to + kLines * i * Shape::kStep + (place ^ turned), from, kLines * i < left ? 16 : 0);
+      from += pitch_;
+    }
+  }
 
-  static IGF_DEVICE void load_rows(uint32_t (&rows)[Shape::kRowGroups][2], const T* lines, int half) {
+  // Where this lane points to for four matrices: lines 0-7 and 8-15 of 16 inputs' first piece, then of their second.
+  static IGF_DEVICE int square(int inner) {
+    return Shape::place_of(lane_index() % 16, lane_index() / 16) ^ 2 * inner * kPiece;
+  }
+
+  static IGF_DEVICE void load_rows(uint32_t (&rows)[Shape::kRowGroups][2], const T* lines, int inner) {
     if constexpr (Shape::kRowGroups == 1) {
-      ptx::ldmatrix<2>(rows[0], lines + place_of(lane_index() % 8, 2 * half + lane_index() / 8 % 2));
+      const int place = Shape::place_of(lane_index() % 8, lane_index() / 8 % 2) ^ 2 * inner * kPiece;
+      ptx::ldmatrix<2>(rows[0], lines + place);
     } else {
 #pragma unroll
       for (int j = 0; j < Shape::kRowGroups; j += 2) {
         uint32_t matrices[4];
-        ptx::ldmatrix<4>(matrices, lines + 8 * j * kStep + square(half));
+        ptx::ldmatrix<4>(matrices, lines + 8 * j * Shape::kStep + square(inner));
         rows[j][0] = matrices[0], rows[j + 1][0] = matrices[1];
         rows[j][1] = matrices[2], rows[j + 1][1] = matrices[3];
       }
     }
   }
 
-  const int line_ = lane_index() / 4;  // this lane copies lines line_ + 8 i
-  const T* const nothing_;             // an aligned address, of which nothing is read
-  const int64_t inputs_;
-  const int outputs_left_, rows_left_;  // of the tile, from line_ on
-  int64_t input_;                       // of the lane's chunk in the next step
-  const T *weight_, *x_;                // there
+  const int line_ = lane_index() / kPieces;  // [0, kLines)
   T* const slots_;
-  int asked_ = 0, multiplied_ = 0;  // slots
+  const int64_t pitch_;                 // elements from a line that this lane copies to its next one
+  const int outputs_left_, rows_left_;  // of the tile, from line_ on
+  int64_t inputs_left_;                 // from the lane's piece of the next step on
+  const T *weight_, *x_;                // that piece
+  int asked_ = 0, multiplied_ = 0;      // slots
+  bool second_ = false;                 // the next step is the second half of a chunk
 };
 
 // Where the sums of a segment stand in shared memory: output by output, the row pairs of each exchanged by turn(), so

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -168,6 +168,45 @@ def test_token_by_token_equals_attention_over_the_whole(dtype: torch.dtype) -> N
         at += count
     oracle = attention_oracle(q.double(), k.double(), v.double())
     compare(torch.cat(outs, 1), oracle, attention(q, k, v))
+
+
+@pytest.mark.parametrize("window", [None, 1, 21, 40])
+@pytest.mark.parametrize("heads, kv_heads, width, page", [(2, 2, 64, 16), (4, 1, 20, 5), (3, 1, 80, 48)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_prompt_in_any_pieces_has_the_same_bits(
+    dtype: torch.dtype, heads: int, kv_heads: int, width: int, page: int, window: int | None
+) -> None:
+    """One token at a time, all at once, and in uneven pieces, one of which holds NaN that earlier tokens do not see."""
+    new, length = New(dtype), 107
+    q, k, v = new(1, length, heads, width), new(1, length, kv_heads, width), new(1, length, kv_heads, width)
+    k[:, 103], v[:, 103] = torch.nan, torch.inf
+    pages = -(-length // page)
+    table = torch.randperm(pages, generator=new.generator).int()[None]
+
+    def fed(pieces: Sequence[int]) -> Tensor:
+        caches = [torch.full((pages, page, kv_heads, width), torch.nan, dtype=dtype) for _ in "kv"]
+        outs, at = [], 0
+        for count in pieces:
+            part, lens = slice(at, at + count), torch.tensor([at], dtype=torch.int32)
+            outs.append(attention_decode(q[:, part], k[:, part], v[:, part], *caches, table, lens, window=window))
+            at += count
+        assert at == length
+        return torch.cat(outs, 1)
+
+    one_by_one = fed([1] * length)
+    assert bool(one_by_one[:, :103].isfinite().all())
+    for pieces in ([length], [2, 3, 60, 1, 41], [33, 37, 37], [106, 1], [64, 43]):
+        assert same_bits(fed(pieces), one_by_one), f"pieces of {pieces}"
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    inputs = step((300, 7, 90), 4, 2, 64, tokens=50, page=16)(New(torch.float32))
+    threads, outs = torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        outs.append(on_copies(attention_decode)(**inputs)[0])
+    torch.set_num_threads(threads)
+    assert same_bits(outs[0], outs[1]) and same_bits(outs[0], outs[2])
 
 
 def test_slots_of_others_are_neither_read_nor_written() -> None:

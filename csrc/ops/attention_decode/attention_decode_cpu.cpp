@@ -1,288 +1,191 @@
-// attention_decode on the CPU: a task is a row, or some of its key heads when there are few rows. It walks the row's
-// pages once for the keys and once for the values, as they lie in memory; every key that is read meets all query heads
-// and new tokens that share it.
+// attention_decode on the CPU: a task is some queries of a row (some of its new tokens and some of its key heads). It walks
+// the pages that they see once for the keys and once for the values; every key that is read meets all its queries.
+//
+// A query's bits depend on its row's positions alone: runs of keys end at multiples of kRun and at ends of pages, and
+// what a query does not see is not added to it, not even times zero. So a prompt may come in any pieces.
 #include <algorithm>
-#include <cstring>
-#include <utility>
 #include <vector>
 
-#include "cpu/clones.h"
 #include "cpu/parallel.h"
-#include "cpu/scalar.h"
-#include "device/math.h"
 #include "ops/attention_decode/attention_decode.h"
+#include "ops/attention_decode/attention_decode_tiles.h"
 
 namespace igf {
 namespace {
 
-constexpr int64_t kLanes = 16;
-// Positions worked on at a time, at most.
-constexpr int64_t kRun = 32;
+using decode::kRun;
+using decode::kTogether;
+
+// Queries of a head in a task, at most; more make more tasks.
+constexpr int64_t kTaskQueries = 32;
 // With fewer rows than this, a row's heads are shared out too.
 constexpr int64_t kTasksEnough = 16;
 // Cached numbers worth a thread's start.
 constexpr int64_t kGrainElements = 32768;
-constexpr float kMinusInfinity = -__builtin_huge_valf();
 
-// The sum of lanes by halves: the same order on every CPU level, and shuffles instead of a chain of additions.
-IGF_INLINE float sum_of(float* lanes) {
-  for (int64_t step = kLanes / 2; step > 0; step /= 2) {
-    for (int64_t l = 0; l < step; ++l) lanes[l] += lanes[l + step];
-  }
-  return lanes[0];
-}
-
-typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
-
-// Results go through references: returned by value, vectors this wide would change the calling convention.
-template <typename T>
-IGF_INLINE void load(const T* from, Lanes& lanes) {
-  for (int64_t l = 0; l < kLanes; ++l) lanes[l] = float(from[l]);
-}
-
-// Lane l of a becomes the sum of two lanes of a where bit BIT of l is 0, of two of b where it is 1.
-template <int BIT, int... LANE>
-IGF_INLINE void merge(Lanes& a, const Lanes& b, std::integer_sequence<int, LANE...>) {
-#if defined(__clang__)
-  a = __builtin_shufflevector(a, b, (LANE & BIT ? LANE - BIT + int{kLanes} : LANE)...) +
-      __builtin_shufflevector(a, b, (LANE & BIT ? LANE + int{kLanes} : LANE + BIT)...);
-#else
-  typedef int32_t Index __attribute__((vector_size(kLanes * sizeof(int32_t))));
-  const Index low = {(LANE & BIT ? LANE - BIT + int{kLanes} : LANE)...};
-  const Index high = {(LANE & BIT ? LANE + int{kLanes} : LANE + BIT)...};
-  a = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
-#endif
-}
-
-// scores[j] = query . keys[j] for the first `count` of kLanes keys. Summing the lanes of one key at a time would cost
-// several times its products; kLanes keys are summed together, by a tree of merges whose last leaves key l in lane l.
-template <typename T>
-IGF_INLINE void score_block(const T* keys, int64_t stride, int64_t count, const float* query, int64_t width,
-                            float* scores) {
-  Lanes sums[kLanes];
-  for (int64_t k = 0; k < kLanes; ++k) {
-    // Where there are fewer keys the last one is taken again, and its score is not stored.
-    const T* key = keys + (k < count ? k : count - 1) * stride;
-    Lanes sum = {}, a, b;
-    int64_t d = 0;
-    for (; d + kLanes <= width; d += kLanes) {
-      load(query + d, a);
-      load(key + d, b);
-      sum += a * b;
-    }
-    for (; d < width; ++d) sum[0] += query[d] * float(key[d]);
-    sums[k] = sum;
-  }
-  constexpr auto lanes = std::make_integer_sequence<int, kLanes>();
-  for (int64_t k = 0; k < kLanes; k += 2) merge<1>(sums[k], sums[k + 1], lanes);
-  for (int64_t k = 0; k < kLanes; k += 4) merge<2>(sums[k], sums[k + 2], lanes);
-  for (int64_t k = 0; k < kLanes; k += 8) merge<4>(sums[k], sums[k + 4], lanes);
-  merge<8>(sums[0], sums[8], lanes);
-  if (count == kLanes) {
-    std::memcpy(scores, &sums[0], sizeof(Lanes));
-  } else {
-    for (int64_t j = 0; j < count; ++j) scores[j] = sums[0][j];
-  }
-}
-
-// scores[i * pitch + j] = queries[i] . keys[j] for `count` keys in a row of one page.
-template <typename T>
-IGF_INLINE void score_body(const T* keys, int64_t stride, int64_t count, const float* queries, int64_t query_count,
-                           int64_t width, float* scores, int64_t pitch) {
-  for (int64_t i = 0; i < query_count; ++i) {
-    for (int64_t j = 0; j < count; j += kLanes) {
-      score_block(keys + j * stride, stride, std::min(kLanes, count - j), queries + i * width, width,
-                  scores + i * pitch + j);
-    }
-  }
-}
-
-// out[l] += sum over j of probabilities[j] * values[j * stride + l] for WIDTH numbers kept in registers meanwhile.
-template <int64_t WIDTH, typename T>
-IGF_INLINE void gather_block(const T* values, int64_t stride, int64_t count, const float* probabilities,
-                             float* __restrict out) {
-  float sums[WIDTH] = {};
-  for (int64_t j = 0; j < count; ++j) {
-    for (int64_t l = 0; l < WIDTH; ++l) sums[l] += probabilities[j] * float(values[j * stride + l]);
-  }
-  // The run is summed by itself: one chain of additions over all values would lose more.
-  for (int64_t l = 0; l < WIDTH; ++l) out[l] += sums[l];
-}
-
-// The same for the rest < kLanes numbers at the end. All of them advance together from key to key: were each summed by
-// itself, the compiler would pair keys as their count allows, and bits would depend on how many keys come after.
-template <typename T>
-IGF_INLINE void gather_rest(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t rest,
-                            float* __restrict out) {
-  float sums[kLanes] = {};
-  for (int64_t j = 0; j < count; ++j) {
-    for (int64_t l = 0; l < rest; ++l) sums[l] += probabilities[j] * float(values[j * stride + l]);
-  }
-  for (int64_t l = 0; l < rest; ++l) out[l] += sums[l];
-}
-
-// out[i] += sum over j of probabilities[i * pitch + j] * values[j].
-template <typename T>
-IGF_INLINE void gather_body(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t pitch,
-                            int64_t query_count, int64_t width, float* out) {
-  for (int64_t i = 0; i < query_count; ++i) {
-    const float* from = probabilities + i * pitch;
-    float* to = out + i * width;
-    int64_t d = 0;
-    for (; d + 4 * kLanes <= width; d += 4 * kLanes) gather_block<4 * kLanes>(values + d, stride, count, from, to + d);
-    for (; d + kLanes <= width; d += kLanes) gather_block<kLanes>(values + d, stride, count, from, to + d);
-    if (d < width) gather_rest(values + d, stride, count, from, width - d, to + d);
-  }
-}
-
-template <typename T>
-IGF_INLINE void read_body(const T* from, float* to, int64_t count, float factor) {
-  for (int64_t d = 0; d < count; ++d) to[d] = float(from[d]) * factor;
-}
-
-template <typename T>
-IGF_INLINE void write_body(const float* from, T* to, int64_t count, float factor) {
-  for (int64_t d = 0; d < count; ++d) to[d] = T(from[d] * factor);
-}
-
-// One plain function a dtype, because IGF_CLONES takes no template.
-#define IGF_DECODE_ROWS(T)                                                                                            \
-  IGF_CLONES void score(const T* keys, int64_t stride, int64_t count, const float* queries, int64_t query_count,      \
-                        int64_t width, float* scores, int64_t pitch) {                                                \
-    score_body(keys, stride, count, queries, query_count, width, scores, pitch);                                      \
-  }                                                                                                                   \
-  IGF_CLONES void gather(const T* values, int64_t stride, int64_t count, const float* probabilities, int64_t pitch,   \
-                         int64_t query_count, int64_t width, float* out) {                                            \
-    gather_body(values, stride, count, probabilities, pitch, query_count, width, out);                                \
-  }                                                                                                                   \
-  IGF_CLONES void read(const T* __restrict from, float* __restrict to, int64_t count, float factor) {                 \
-    read_body(from, to, count, factor);                                                                               \
-  }                                                                                                                   \
-  IGF_CLONES void write(const float* __restrict from, T* __restrict to, int64_t count, float factor) {                \
-    write_body(from, to, count, factor);                                                                              \
-  }
-IGF_DECODE_ROWS(float)
-IGF_DECODE_ROWS(bfloat16)
-IGF_DECODE_ROWS(half)
-#undef IGF_DECODE_ROWS
-
-// Turns scores [begin, end) of [0, count) into exp(score - maximum) and the rest into 0; returns the sum.
-IGF_CLONES float softmax(float* scores, int64_t count, int64_t begin, int64_t end) {
-  float tops[kLanes], lanes[kLanes] = {}, top = kMinusInfinity;
-  for (int64_t l = 0; l < kLanes; ++l) tops[l] = kMinusInfinity;
-  int64_t j = begin;
-  for (; j + kLanes <= end; j += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) tops[l] = scores[j + l] > tops[l] ? scores[j + l] : tops[l];
-  }
-  for (; j < end; ++j) top = scores[j] > top ? scores[j] : top;
-  for (int64_t l = 0; l < kLanes; ++l) top = tops[l] > top ? tops[l] : top;
-  std::fill(scores, scores + begin, 0.0f);
-  std::fill(scores + end, scores + count, 0.0f);
-  for (j = begin; j + kLanes <= end; j += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) {
-      scores[j + l] = math::exp(scores[j + l] - top);
-      lanes[l] += scores[j + l];
-    }
-  }
-  for (; j < end; ++j) {
-    scores[j] = math::exp(scores[j] - top);
-    lanes[0] += scores[j];
-  }
-  return sum_of(lanes);
-}
-
-// Positions that the new tokens of a row see between them.
+// Positions from `begin` up to, not with, `end`.
 struct Seen {
   int64_t begin, end;
 };
 
+// What the tokens at [first, last) see between them.
+Seen seen_by(const AttentionDecodeShape& shape, int64_t first, int64_t last) {
+  return {shape.window > 0 ? std::max<int64_t>(0, first + 1 - shape.window) : 0, last};
+}
+
 Seen seen_by_row(const AttentionDecodeShape& shape, int64_t cached) {
-  const int64_t begin = shape.window > 0 ? std::max<int64_t>(0, cached + 1 - shape.window) : 0;
-  return {begin, cached + shape.tokens};
+  return seen_by(shape, cached, cached + shape.tokens);
 }
 
 struct Buffers {
-  std::vector<float> queries, out, sums, scores;
+  std::vector<float> queries, out, sums, scores, run;
 };
 
-// Some neighbouring key heads of one row.
+// Tokens [first_token, first_token + tokens) of a row and some neighbouring key heads.
 template <typename T>
 struct Task {
   const AttentionDecode<T>& call;
-  int64_t row, first_head, heads;
+  int64_t row, first_head, heads, first_token, tokens;
 
-  T* slot(T* cache, int64_t position) const {
+  int64_t group() const { return call.shape.heads / call.shape.kv_heads; }
+  int64_t queries_per_head() const { return tokens * group(); }
+  int64_t position(int64_t token) const { return call.cache_lens[row] + token; }
+
+  T* slot(T* cache, int64_t at) const {
     const AttentionDecodeShape& s = call.shape;
-    const int64_t page = call.block_table[row * s.table_width + position / s.page];
-    return cache + ((page * s.page + position % s.page) * s.kv_heads + first_head) * s.width;
+    const int64_t page = call.block_table[row * s.table_width + at / s.page];
+    return cache + ((page * s.page + at % s.page) * s.kv_heads + first_head) * s.width;
   }
 
-  // Calls use(first position, count, pointer to the first of count entries) for runs of at most kRun within one page.
+  void append() const {
+    const AttentionDecodeShape& s = call.shape;
+    for (int64_t t = first_token; t < first_token + tokens; ++t) {
+      const int64_t from = ((row * s.tokens + t) * s.kv_heads + first_head) * s.width;
+      std::copy_n(call.k + from, heads * s.width, slot(call.k_cache, position(t)));
+      std::copy_n(call.v + from, heads * s.width, slot(call.v_cache, position(t)));
+    }
+  }
+
+  // Calls use(head, first position, its run of at most kRun keys or values within one page) for all that is seen.
   template <typename Use>
   void for_each_run(T* cache, Seen seen, const Use& use) const {
+    const AttentionDecodeShape& s = call.shape;
     for (int64_t at = seen.begin; at < seen.end;) {
-      const int64_t next = std::min({seen.end, (at / call.shape.page + 1) * call.shape.page, at + kRun});
-      use(at, next - at, slot(cache, at));
+      const int64_t next = std::min({seen.end, (at / s.page + 1) * s.page, (at / kRun + 1) * kRun});
+      for (int64_t h = 0; h < heads; ++h) {
+        use(h, at, decode::Run<T>{slot(cache, at) + h * s.width, s.kv_heads * s.width, next - at, s.width});
+      }
       at = next;
     }
   }
 
-  void append(int64_t cached) const {
+  // Queries stand by key head, then token, then query head of the key head; i counts those of one key head.
+  int64_t query_offset(int64_t h, int64_t i) const {
     const AttentionDecodeShape& s = call.shape;
-    for (int64_t t = 0; t < s.tokens; ++t) {
-      const int64_t from = ((row * s.tokens + t) * s.kv_heads + first_head) * s.width;
-      std::copy_n(call.k + from, heads * s.width, slot(call.k_cache, cached + t));
-      std::copy_n(call.v + from, heads * s.width, slot(call.v_cache, cached + t));
-    }
+    const int64_t head = (first_head + h) * group() + i % group();
+    return ((row * s.tokens + first_token + i / group()) * s.heads + head) * s.width;
   }
+  Seen seen_by_query(int64_t i) const {
+    const int64_t own = position(first_token + i / group());
+    return seen_by(call.shape, own, own + 1);
+  }
+  // What all of kTogether queries from i on see, and what some of them do.
+  Seen seen_by_all(int64_t i) const { return {seen_by_query(i + kTogether - 1).begin, seen_by_query(i).end}; }
+  Seen seen_by_some(int64_t i) const { return {seen_by_query(i).begin, seen_by_query(i + kTogether - 1).end}; }
 
-  // Query i of this task in q and out: by key head, then token, then query head of the key head.
-  int64_t query_offset(int64_t i) const {
-    const AttentionDecodeShape& s = call.shape;
-    const int64_t group = s.heads / s.kv_heads, per_head = s.tokens * group, token = i % per_head / group;
-    const int64_t head = (first_head + i / per_head) * group + i % group;
-    return ((row * s.tokens + token) * s.heads + head) * s.width;
-  }
-
-  void run(Buffers& buffers) const {
-    const AttentionDecodeShape& s = call.shape;
-    const int64_t cached = call.cache_lens[row], group = s.heads / s.kv_heads, per_head = s.tokens * group;
-    const int64_t queries = heads * per_head;
-    const Seen seen = seen_by_row(s, cached);
-    const int64_t count = seen.end - seen.begin;
-    append(cached);
-    const size_t needed = static_cast<size_t>(queries * count);
-    if (buffers.scores.size() < needed) buffers.scores.resize(needed);
-    float* scores = buffers.scores.data();
-    for (int64_t i = 0; i < queries; ++i) {
-      read(call.q + query_offset(i), buffers.queries.data() + i * s.width, s.width, s.scale);
-    }
-    const int64_t stride = s.kv_heads * s.width;
-    for_each_run(call.k_cache, seen, [&](int64_t at, int64_t positions, const T* keys) {
-      for (int64_t h = 0; h < heads; ++h) {
-        score(keys + h * s.width, stride, positions, buffers.queries.data() + h * per_head * s.width, per_head, s.width,
-              scores + h * per_head * count + at - seen.begin, count);
-      }
-    });
-    for (int64_t i = 0; i < queries; ++i) {
-      const int64_t position = cached + i % per_head / group;
-      const int64_t first = s.window > 0 ? std::max<int64_t>(0, position + 1 - s.window) : 0;
-      buffers.sums[static_cast<size_t>(i)] =
-          softmax(scores + i * count, count, first - seen.begin, position + 1 - seen.begin);
-    }
-    std::fill(buffers.out.begin(), buffers.out.end(), 0.0f);
-    for_each_run(call.v_cache, seen, [&](int64_t at, int64_t positions, const T* values) {
-      for (int64_t h = 0; h < heads; ++h) {
-        gather(values + h * s.width, stride, positions, scores + h * per_head * count + at - seen.begin, count, per_head,
-               s.width, buffers.out.data() + h * per_head * s.width);
-      }
-    });
-    for (int64_t i = 0; i < queries; ++i) {
-      const float share = 1.0f / buffers.sums[static_cast<size_t>(i)];
-      write(buffers.out.data() + i * s.width, call.out + query_offset(i), s.width, share);
-    }
-  }
+  void run(Buffers& buffers) const;
 };
+
+bool overlap(Seen seen, int64_t at, int64_t count) { return seen.begin < at + count && at < seen.end; }
+
+template <typename T>
+void Task<T>::run(Buffers& buffers) const {
+  const AttentionDecodeShape& s = call.shape;
+  const int64_t per_head = queries_per_head(), width = decode::padded(s.width);
+  const int64_t together = per_head / kTogether * kTogether;
+  const Seen seen = seen_by(s, position(first_token), position(first_token + tokens));
+  const int64_t pitch = seen.end - seen.begin + decode::kSpill;
+  const size_t needed = static_cast<size_t>(heads * per_head * pitch);
+  if (buffers.scores.size() < needed) buffers.scores.resize(needed);
+  float *widened = buffers.run.data(), *queries = buffers.queries.data(), *out = buffers.out.data();
+  for (int64_t q = 0; q < heads * per_head; ++q) {
+    decode::read(call.q + query_offset(q / per_head, q % per_head), queries + q * width, s.width, s.scale);
+  }
+  // Of query i of head h at a position.
+  const auto scores_of = [&](int64_t h, int64_t i, int64_t at) {
+    return buffers.scores.data() + (h * per_head + i) * pitch + at - seen.begin;
+  };
+  for_each_run(call.k_cache, seen, [&](int64_t h, int64_t at, const decode::Run<T>& keys) {
+    if (together > 0) decode::widen(keys, widened);
+    for (int64_t i = 0; i < together; i += kTogether) {
+      if (!overlap(seen_by_some(i), at, keys.count)) continue;
+      decode::score_together(widened, keys.count, width, queries + (h * per_head + i) * width, scores_of(h, i, at),
+                             pitch);
+    }
+    for (int64_t i = together; i < per_head; ++i) {
+      decode::score(keys, queries + (h * per_head + i) * width, scores_of(h, i, at));
+    }
+  });
+  for (int64_t q = 0; q < heads * per_head; ++q) {
+    const Seen own = seen_by_query(q % per_head);
+    buffers.sums[static_cast<size_t>(q)] =
+        decode::softmax(scores_of(q / per_head, q % per_head, own.begin), own.end - own.begin);
+  }
+  std::fill(buffers.out.begin(), buffers.out.end(), 0.0f);
+  for_each_run(call.v_cache, seen, [&](int64_t h, int64_t at, const decode::Run<T>& values) {
+    // Of a run that a query sees in part, that part.
+    const auto alone = [&](int64_t i) {
+      const Seen own = seen_by_query(i);
+      const int64_t begin = std::max(own.begin, at), end = std::min(own.end, at + values.count);
+      if (begin >= end) return;
+      const T* from = values.from + (begin - at) * values.stride;
+      decode::gather(decode::Run<T>{from, values.stride, end - begin, s.width}, scores_of(h, i, begin),
+                     out + (h * per_head + i) * width);
+    };
+    if (together > 0) decode::widen(values, widened);
+    for (int64_t i = 0; i < together; i += kTogether) {
+      const Seen all = seen_by_all(i);
+      if (all.begin <= at && at + values.count <= all.end) {
+        decode::gather_together(widened, values.count, width, scores_of(h, i, at), pitch,
+                                out + (h * per_head + i) * width);
+      } else {
+        for (int64_t member = i; member < i + kTogether; ++member) alone(member);
+      }
+    }
+    for (int64_t i = together; i < per_head; ++i) alone(i);
+  });
+  for (int64_t q = 0; q < heads * per_head; ++q) {
+    const float share = 1.0f / buffers.sums[static_cast<size_t>(q)];
+    decode::write(out + q * width, call.out + query_offset(q / per_head, q % per_head), s.width, share);
+  }
+}
+
+// How a call is cut into tasks.
+struct Plan {
+  int64_t heads, tokens;  // of a task
+  int64_t splits, blocks;  // of a row, into heads and into tokens
+};
+
+Plan plan_of(const AttentionDecodeShape& s) {
+  const int64_t tokens = std::max<int64_t>(1, kTaskQueries / (s.heads / s.kv_heads));
+  if (tokens < s.tokens) return {1, tokens, s.kv_heads, (s.tokens + tokens - 1) / tokens};
+  // A row's pages are read in one piece where there are rows enough; few rows are split by heads.
+  const int64_t heads = std::clamp<int64_t>(s.kv_heads * s.rows / kTasksEnough, 1, s.kv_heads);
+  return {heads, s.tokens, (s.kv_heads + heads - 1) / heads, 1};
+}
+
+// The blocks of a row in the order 0, last, 1, last - 1, ...: later tokens see more, and threads share out neighbours.
+int64_t nth_block(int64_t n, int64_t blocks) { return n % 2 == 0 ? n / 2 : blocks - 1 - n / 2; }
+
+// Where a row's tokens are cut, a task reads what others append: all is appended first.
+template <typename T>
+void append_all(const AttentionDecode<T>& call) {
+  const AttentionDecodeShape& s = call.shape;
+  const int64_t grain = 1 + kGrainElements / (s.kv_heads * s.width);
+  parallel_for(0, s.rows * s.tokens, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) Task<T>{call, n / s.tokens, 0, s.kv_heads, n % s.tokens, 1}.append();
+  });
+}
 
 }  // namespace
 
@@ -305,23 +208,27 @@ template <typename T>
 void attention_decode(const AttentionDecode<T>& call) {
   const AttentionDecodeShape& s = call.shape;
   if (s.tokens == 0) return;
-  // A row's pages are read in one piece where there are rows enough; few rows are split by heads.
-  const int64_t heads = std::max<int64_t>(1, s.kv_heads * s.rows / kTasksEnough);
-  const int64_t task_heads = std::min(heads, s.kv_heads), splits = (s.kv_heads + task_heads - 1) / task_heads;
-  const int64_t tasks = s.rows * splits;
+  const Plan plan = plan_of(s);
+  const int64_t tasks = s.rows * plan.splits * plan.blocks;
   int64_t elements = 0;
   for (int64_t row = 0; row < s.rows; ++row) {
     const Seen seen = seen_by_row(s, call.cache_lens[row]);
-    elements += (seen.end - seen.begin) * s.kv_heads * s.width;
+    elements += (seen.end - seen.begin) * s.kv_heads * s.width * plan.blocks;
   }
+  if (plan.blocks > 1) append_all(call);
   const int64_t grain = 1 + tasks * kGrainElements / (elements + 1);
   parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-    const size_t queries = static_cast<size_t>(task_heads * s.tokens * (s.heads / s.kv_heads));
-    const std::vector<float> zeros(queries * static_cast<size_t>(s.width));
-    Buffers buffers{zeros, zeros, std::vector<float>(queries), {}};
+    const size_t width = static_cast<size_t>(decode::padded(s.width));
+    const size_t queries = static_cast<size_t>(plan.heads * plan.tokens * (s.heads / s.kv_heads));
+    const std::vector<float> zeros(queries * width);
+    Buffers buffers{zeros, zeros, std::vector<float>(queries), {}, std::vector<float>(kRun * width)};
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task % splits * task_heads;
-      Task<T>{call, task / splits, first, std::min(task_heads, s.kv_heads - first)}.run(buffers);
+      const int64_t head = task / plan.blocks % plan.splits * plan.heads;
+      const int64_t token = nth_block(task % plan.blocks, plan.blocks) * plan.tokens;
+      const Task<T> mine{call, task / plan.blocks / plan.splits, head, std::min(plan.heads, s.kv_heads - head),
+                         token, std::min(plan.tokens, s.tokens - token)};
+      if (plan.blocks == 1) mine.append();
+      mine.run(buffers);
     }
   });
 }

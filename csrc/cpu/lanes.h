@@ -19,29 +19,15 @@ typedef uint32_t LaneBits __attribute__((vector_size(kLanes * sizeof(uint32_t)))
 
 IGF_INLINE void load(const float* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
 
-namespace detail {
-
-// 16 bits a lane, widened.
-IGF_INLINE void load_bits(const void* from, LaneBits& bits) {
-  typedef uint16_t Narrow __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-  Narrow narrow;
-  std::memcpy(&narrow, from, sizeof narrow);
-  bits = __builtin_convertvector(narrow, LaneBits);
-}
-
-}  // namespace detail
-
+// Lane by lane, which gcc makes one widening load of; of a conversion of whole vectors it makes two halves.
 IGF_INLINE void load(const bfloat16* from, Lanes& lanes) {
-  LaneBits bits;
-  detail::load_bits(from, bits);
-  bits <<= 16;
-  std::memcpy(&lanes, &bits, sizeof lanes);
+  for (int l = 0; l < kLanes; ++l) lanes[l] = static_cast<float>(from[l]);
 }
 
 // As half's own conversion, lane by lane.
 IGF_INLINE void load(const half* from, Lanes& lanes) {
   LaneBits bits;
-  detail::load_bits(from, bits);
+  for (int l = 0; l < kLanes; ++l) bits[l] = from[l].bits;
   const LaneBits sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu, shifted = magnitude << 13;
   std::memcpy(&lanes, &shifted, sizeof lanes);
   lanes *= 0x1p112f;

@@ -13,7 +13,8 @@ namespace {
 constexpr float kMinusInfinity = -__builtin_huge_valf();
 
 // QUERIES x KEYS scores at once: summing the lanes of one of them at a time would cost several times its products.
-template <int QUERIES, int KEYS, typename T>
+// WHOLE: the width is a multiple of kLanes.
+template <int QUERIES, int KEYS, bool WHOLE, typename T>
 IGF_INLINE void score_tile(const T* const (&keys)[KEYS], const float* queries, int64_t query_stride, int64_t width,
                            float (&scores)[kLanes]) {
   Lanes sums[QUERIES * KEYS] = {};
@@ -30,10 +31,12 @@ IGF_INLINE void score_tile(const T* const (&keys)[KEYS], const float* queries, i
       for (int k = 0; k < KEYS; ++k) sums[q * KEYS + k] += query * key[k];
     }
   }
-  if (d < width) {
+  if (!WHOLE && d < width) {
     Lanes query;
+#pragma GCC unroll 16
     for (int q = 0; q < QUERIES; ++q) {
       load(queries + q * query_stride + d, query);
+#pragma GCC unroll 16
       for (int k = 0; k < KEYS; ++k) {
         Lanes key;
         load_some(keys[k] + d, width - d, key);
@@ -53,7 +56,11 @@ IGF_INLINE void score_body(const Run<T>& run, const float* query, float* scores)
     // Where there are fewer keys the last one is taken again, and its score is not stored.
     for (int64_t k = 0; k < kLanes; ++k) keys[k] = run.from + (j + (k < count ? k : count - 1)) * run.stride;
     alignas(64) float found[kLanes];
-    score_tile<1, kLanes>(keys, query, 0, run.width, found);
+    if (run.width % kLanes == 0) {
+      score_tile<1, kLanes, true>(keys, query, 0, run.width, found);
+    } else {
+      score_tile<1, kLanes, false>(keys, query, 0, run.width, found);
+    }
     if (count == kLanes) {
       std::memcpy(scores + j, found, sizeof found);
     } else {
@@ -166,7 +173,7 @@ IGF_CLONES void score_together(const float* keys, int64_t count, int64_t padded_
     const float* some[kKeys];
     for (int64_t k = 0; k < kKeys; ++k) some[k] = keys + (j + k) * padded_width;
     alignas(64) float found[kLanes];
-    score_tile<kTogether, kKeys>(some, queries, padded_width, padded_width, found);
+    score_tile<kTogether, kKeys, true>(some, queries, padded_width, padded_width, found);
     for (int64_t q = 0; q < kTogether; ++q) std::memcpy(scores + q * pitch + j, found + q * kKeys, sizeof(float) * kKeys);
   }
 }
@@ -183,27 +190,26 @@ IGF_CLONES void gather_together(const float* values, int64_t count, int64_t padd
 }
 
 IGF_CLONES float softmax(float* scores, int64_t count) {
-  float tops[kLanes], top = kMinusInfinity;
-  for (int64_t l = 0; l < kLanes; ++l) tops[l] = kMinusInfinity;
-  int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes) {
+  alignas(64) float tops[kLanes], last[kLanes];
+  const int64_t whole = count / kLanes * kLanes;
+  // What is missing in the last vector weighs nothing.
+  for (int64_t l = 0; l < kLanes; ++l) last[l] = whole + l < count ? scores[whole + l] : kMinusInfinity;
+  for (int64_t l = 0; l < kLanes; ++l) tops[l] = last[l];
+  for (int64_t j = 0; j < whole; j += kLanes) {
     for (int64_t l = 0; l < kLanes; ++l) tops[l] = scores[j + l] > tops[l] ? scores[j + l] : tops[l];
   }
-  for (; j < count; ++j) top = scores[j] > top ? scores[j] : top;
+  float top = kMinusInfinity;
   for (int64_t l = 0; l < kLanes; ++l) top = tops[l] > top ? tops[l] : top;
-  Lanes sums[1] = {};
-  for (j = 0; j + kLanes <= count; j += kLanes) {
-    alignas(64) float weights[kLanes];
-    for (int64_t l = 0; l < kLanes; ++l) weights[l] = math::exp(scores[j + l] - top);
-    std::memcpy(scores + j, weights, sizeof weights);
-    Lanes added;
-    load(weights, added);
-    sums[0] += added;
+  Lanes sums[1] = {}, weights;
+  for (int64_t j = 0; j < whole; j += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) scores[j + l] = math::exp(scores[j + l] - top);
+    load(scores + j, weights);
+    sums[0] += weights;
   }
-  for (; j < count; ++j) {
-    scores[j] = math::exp(scores[j] - top);
-    sums[0][0] += scores[j];
-  }
+  for (int64_t l = 0; l < kLanes; ++l) last[l] = math::exp(last[l] - top);
+  load(last, weights);
+  sums[0] += weights;
+  for (int64_t j = whole; j < count; ++j) scores[j] = last[j - whole];
   sum_lanes(sums);
   return sums[0][0];
 }

@@ -109,7 +109,7 @@ def visiting(chromium: Any, url: str, trouble: str | None = None, **options: Any
     context.set_default_timeout(30_000)
     try:
         opened = Visit(context, url)
-        opened.page.wait_for_function("document.querySelector('#model-0').options.length || !notice.hidden")
+        opened.page.wait_for_selector("#model-0 option, #notice:not([hidden])", state="attached")
         yield opened
         unexpected = [told for told in opened.trouble if trouble is None or not re.search(trouble, told)]
         assert unexpected == []
@@ -196,7 +196,7 @@ def test_each_token_tells_the_probability_that_the_api_gives(visit: Visit, serve
     visit.ask("The fox")
     visit.answered()
     options: dict[str, Any] = {"model": model, "max_tokens": 40, "temperature": 0.9, "top_p": 1.0, "seed": 11}
-    client = server.client()
+    client = server.client
     if model == "base":
         choice = client.completions.create(prompt="The fox", logprobs=5, **options).choices[0]
         text, told = choice.text, choice.logprobs
@@ -238,7 +238,7 @@ def test_two_checkpoints_answer_side_by_side(visit: Visit, server: Running) -> N
     assert visit.page.locator(".answer h3").all_text_contents() == ["left", "right"]
     given = visit.texts()
     for model, text in zip(("left", "right"), given, strict=True):
-        answer = server.client().chat.completions.create(
+        answer = server.client.chat.completions.create(
             model=model, messages=[{"role": "user", "content": "The fox"}], max_tokens=30, temperature=1, seed=5
         )
         assert answer.choices[0].message.content == text != ""

@@ -155,22 +155,30 @@ def peak_memory(function: Callable[[], Any], device: str = "cpu") -> int | None:
         peak = torch.cuda.max_memory_allocated() - before
         del kept
         return peak
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not (status.exists() and reset.exists()):
-        return None
-    # Free memory that the C library keeps would hide what the call takes.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    try:
-        reset.write_text("5", encoding="ascii")
-    except OSError:
+    status = Path("/proc/self/status")
+    if not reset_peak():
         return None
     before = _status_bytes(status, "VmRSS")
     kept = function()
     peak = _status_bytes(status, "VmHWM") - before
     del kept
     return max(0, peak)
+
+
+def reset_peak() -> bool:
+    """Let the peak of this process's resident set (VmHWM) begin anew; False where the system does not offer it."""
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return False
+    # Free memory that the C library keeps would hide what a call takes.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    try:
+        reset.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
 def device_description(device: str = "cpu") -> dict[str, Any]:

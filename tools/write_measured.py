@@ -81,15 +81,11 @@ def stages() -> list[str]:
         places.append(machine(found))
         for entry in found["rows"]:
             ours = entry["contenders"]["ours"]
-            for rival, versus in entry["rivals"].items():
-                goal = ""
-                if "goal" in versus:
-                    goal = f"{versus['goal']:g}x, {'reached' if versus['speedup'] >= versus['goal'] else 'missed'}"
+            for rival, figures in entry["rivals"].items():
                 rows.append([
                     stage, str(entry["case"]).removeprefix(f"{stage}: "),
-                    f"{ours['tokens_per_second']['median']:,.0f}", rival,
-                    f"{versus['speedup']:.2f}x ({versus['speedup_min']:.2f}..{versus['speedup_max']:.2f})",
-                    f"{versus['memory_share_above_import']:.2f}x", goal,
+                    f"{ours['tokens_per_second']['median']:,.0f}", rival, versus(figures),
+                    f"{figures['memory_share_above_import']:.2f}x", aim(figures),
                 ])
     head = ("stage", "case", "tokens/s", "rival", "times the rival's rate (rounds)", "its memory", "aim")
     note = [f"Recorded on: {'; '.join(dict.fromkeys(places))}."] if places else []
@@ -101,12 +97,154 @@ def stages() -> list[str]:
     ]
 
 
+def versus(figures: Mapping[str, Any]) -> str:
+    """How many times a rival's rate, with the spread of the rounds."""
+    return f"{figures['speedup']:.2f}x ({figures['speedup_min']:.2f}..{figures['speedup_max']:.2f})"
+
+
+def aim(figures: Mapping[str, Any]) -> str:
+    """Whether a stated aim was reached; empty where none was stated."""
+    if "goal" not in figures:
+        return ""
+    return f"{figures['goal']:g}x, {'reached' if figures['speedup'] >= figures['goal'] else 'missed'}"
+
+
+def place_and_priority(found: Mapping[str, Any]) -> str:
+    """Where, when and how a generation benchmark was recorded."""
+    load = found["load_average"]
+    busy = "" if load is None else f", load average {load[0]:.1f}"
+    return f"{machine(found)}, {found['settings']['priority']} priority{busy}"
+
+
+def against_rivals(
+    name: str, title: str, about: str, rivals: Mapping[str, str], *, aims_only: bool
+) -> list[str]:
+    """A generation benchmark with contenders in processes: a line a case. rivals: contender -> its column."""
+    found = read(f"generation_{name}")
+    if found is None:
+        return [f"{title}: not measured.", ""]
+    rows = []
+    for entry in found["rows"]:
+        if aims_only and not any("goal" in figures for figures in entry["rivals"].values()):
+            continue
+        first = next(iter(entry["rivals"].values()), None)
+        rows.append([
+            entry["case"], f"{entry['contenders']['ours']['tokens_per_second']['median']:,.0f}",
+            *(versus(entry["rivals"][rival]) if rival in entry["rivals"] else "not measured" for rival in rivals),
+            "" if first is None else f"{first['memory_share_above_import']:.2f}x", "" if first is None else aim(first),
+        ])
+    head = ("case", "tokens/s", *(f"times {column}" for column in rivals.values()), "memory, share of the first", "aim")
+    return [f"{title}: {about}", "", *table(head, rows), "", f"{place_and_priority(found)}.", ""]
+
+
+def batches(*, aims_only: bool) -> list[str]:
+    """Our engine against transformers on the same weights and prompts."""
+    return against_rivals(
+        "batches", "Generation against transformers",
+        "the same weights and prompts in the same run, useful tokens per second. Greedy answers are equal token by "
+        "token. `generate` pads a batch and runs it to its longest answer.",
+        {"transformers": "`generate`", "continuous": "transformers' continuous batching"}, aims_only=aims_only,
+    )
+
+
+def rollouts() -> list[str]:
+    """PPO's rollouts against TRL's."""
+    return against_rivals(
+        "rollouts", "Rollouts of PPO",
+        "prompts of 16..128 tokens, answers that end by themselves after 40 tokens on average and 128 at most, against "
+        "what TRL's PPO trainer generates with.", {"trl": "TRL"}, aims_only=False,
+    )
+
+
+def floor() -> list[str]:
+    """Decoding steps beside the time that their bytes and products take at the least."""
+    found = read("generation_floor")
+    if found is None:
+        return ["The floor of a decoding step: not measured.", ""]
+    rows = [
+        [row["case"], f"{row['step_ms']:.2f}", f"{row['bytes_floor_ms']:.2f}", f"{row['products_floor_ms']:.2f}",
+         f"{row['share_of_bytes_floor']:.0%}", f"{row['share_of_floor']:.0%}"]
+        for row in found["rows"]
+    ]
+    best = found["ceilings"]
+    return [
+        "The floor of a decoding step: all weights, keys and values read once at the rate of a loop that only reads as "
+        "many bytes, or two operations a weight and row at the rate of a large matmul "
+        f"({best['float32_gflop_s']:.0f} GFLOP/s), whichever takes longer. Beyond the caches that loop reads "
+        f"{best['read_gb_s_beyond_caches']:.0f} GB/s.", "",
+        *table(("case", "step, ms", "bytes, ms", "products, ms", "bytes' share", "floor's share"), rows), "",
+        f"{place_and_priority(found)}.", "",
+    ]
+
+
+def relative(name: str, title: str) -> list[str]:
+    """A benchmark of contenders in one process: rates as shares of the first one's."""
+    found = read(f"generation_{name}")
+    if found is None:
+        return [f"{title}: not measured.", ""]
+    names = list(dict.fromkeys(contender for row in found["rows"] for contender in row["contenders"]))
+    rows = []
+    for row in found["rows"]:
+        figures = row["contenders"]
+        cells = [f"{figures[other]['relative']:.2f}x" if other in figures else "" for other in names[1:]]
+        rows.append([row["case"], f"{figures[names[0]]['tokens_per_second']:,.0f}", *cells])
+    head = ("case", f"{names[0]}, tokens/s", *names[1:])
+    return [f"{title}:", "", *table(head, rows), "", f"{place_and_priority(found)}.", ""]
+
+
+def pauses() -> list[str]:
+    """How long rows wait for their next token while long prompts come in."""
+    found = read("generation_sharing")
+    if found is None:
+        return ["Pauses while prompts come in: not measured.", ""]
+    names = list(found["pauses"][0]["contenders"])
+    rows = [
+        [row["case"], *(f"{row['contenders'][name]['median_ms']:.1f}" for name in names)] for row in found["pauses"]
+    ]
+    return [
+        "Longest time between two tokens of completions under way while long prompts come in, ms, by how many prompt "
+        "tokens are run between two steps:", "", *table(("case", *names), rows), "",
+    ]
+
+
+def server() -> list[str]:
+    """Streaming clients over HTTP against the engine alone."""
+    found = read("generation_server")
+    if found is None:
+        return ["The server: not measured.", ""]
+    rows = []
+    for row in found["rows"]:
+        alone, over = row["contenders"]["engine alone"], row["contenders"]["server"]
+        rows.append([
+            row["case"], f"{over['requests_per_second']:.1f}", f"{over['tokens_per_second']:,.0f}",
+            f"{row['share_of_engine']:.0%}",
+            *(f"{one['first_token_ms']['median']:.1f} ({one['first_token_ms']['p90']:.1f})" for one in (over, alone)),
+        ])
+    first = ("first token, ms (90%)", "engine alone, ms (90%)")
+    return [
+        "The server: streaming clients on the same machine share its cores; beside it the engine alone with as many "
+        "requests under way.", "",
+        *table(("case", "requests/s", "tokens/s", "of the engine's rate", *first), rows), "",
+        f"{place_and_priority(found)}.", "",
+    ]
+
+
+def generation() -> list[str]:
+    """All of docs/measured.md's part about generation."""
+    return [
+        *batches(aims_only=False), *rollouts(), *floor(),
+        *relative("joining", "Requests that join as others end, against whole batches, with the same engine"),
+        *relative("sharing", "Prefixes shared, against each its own, with the same engine"), *pauses(),
+        *relative("samplers", "Each way to draw a token, as a share of greedy's rate"), *server(),
+    ]
+
+
 def ops(folder: Path) -> list[str]:
     """Every micro-benchmark recorded on one device; on a GPU with rate, share of the ceiling, what was left out."""
     lines: list[str] = []
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        if path.stem.startswith(("stage_", "quickstart", "ablation")) or "rows" not in found:
+        if path.stem.startswith(("stage_", "quickstart", "ablation", "generation_")) or "rows" not in found:
             continue
         gpu = "gpu" in found
         rows = []
@@ -145,7 +283,8 @@ def ablations() -> list[str]:
 def readme(text: str) -> str:
     """README.md with its measured part replaced."""
     before, rest = text.split(BEGIN)
-    return "\n".join([before + BEGIN, "", *quickstart(), "", *stages(), "", END]) + rest.split(END)[1]
+    parts = [*quickstart(), "", *stages(), "", *batches(aims_only=True), *rollouts()]
+    return "\n".join([before + BEGIN, "", *parts, END]) + rest.split(END)[1]
 
 
 def measured() -> str:
@@ -154,7 +293,7 @@ def measured() -> str:
         "# What was measured", "",
         "Written by `python tools/write_measured.py` from `benchmarks/results/`; figures are ratios taken in one run "
         "on a small shared machine, so compare ratios, not milliseconds; GPUs have sections of their own.", "",
-        "## Quickstart", "", *quickstart(), "", "## Stages", "", *stages(), "",
+        "## Quickstart", "", *quickstart(), "", "## Stages", "", *stages(), "", "## Generation", "", *generation(),
         "## Directions of the paper's ablations", "", *ablations(), "", *gpus(), "## Operators on the CPU", "",
         *ops(RESULTS / "cpu"),
     ]).rstrip() + "\n"

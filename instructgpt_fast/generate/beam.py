@@ -201,34 +201,35 @@ class _Pass:
         while self._waiting or self._active:
             while self._waiting and len(self._active) < self._at_once:
                 self._begin(self._waiting.popleft())
-            if self._active:
-                self._step()
+            self._step()
 
     def _begin(self, search: _Search) -> None:
         pages = self._pool.claim(self._cache.pages_for(len(search.prompt)))
         search.open = [_Beam([], [], 0.0, pages, search.rules.text())]
-        hidden = self._decoder.prefill([Chunk(search.prompt, 0, pages)])
+        if len(search.prompt) > 1:
+            self._decoder.store([Chunk(search.prompt[:-1], 0, pages)])
         self._active.append(search)
-        self._choose([search], hidden[-1:])
 
     def _step(self) -> None:
         rows = [(search, beam) for search in self._active for beam in search.open]
         widest = max(len(beam.pages) for _, beam in rows)
         places = [len(search.prompt) + len(beam.tokens) - 1 for search, beam in rows]
         table = [[*beam.pages, *[-1] * (widest - len(beam.pages))] for _, beam in rows]
-        tokens, positions = torch.tensor([[beam.tokens[-1] for _, beam in rows], places]).to(self._device).unbind(0)
+        # The first step of a search runs the last token of its prompt.
+        last = [(beam.tokens or search.prompt)[-1] for search, beam in rows]
+        tokens, positions = torch.tensor([last, places]).to(self._device).unbind(0)
         block_table = torch.tensor(table, dtype=torch.int32).to(self._device)
-        self._choose(list(self._active), self._decoder.step(tokens, positions, block_table, positions.int()))
+        self._choose(rows, self._decoder.step(tokens, positions, block_table, positions.int()))
 
-    def _choose(self, searches: list[_Search], hidden: Tensor) -> None:
-        """Continue the beams of these searches, whose hidden states [B, D] stand in one row after the other."""
-        totals = torch.tensor([beam.total for search in searches for beam in search.open], device=self._device)
+    def _choose(self, rows: Sequence[tuple[_Search, _Beam]], hidden: Tensor) -> None:
+        """Continue the beams of all searches, given their hidden states [B, D]."""
+        totals = torch.tensor([beam.total for _, beam in rows], device=self._device)
         logprobs = torch.log_softmax(self._decoder.logits(hidden), dim=-1)
-        wanted = min(searches[0].rules.candidates, logprobs.shape[-1])
+        wanted = min(rows[0][0].rules.candidates, logprobs.shape[-1])
         best = (logprobs + totals[:, None]).topk(wanted, dim=-1)
         found = best.values.tolist(), best.indices.tolist(), logprobs.gather(1, best.indices).tolist()
         row = 0
-        for search in searches:
+        for search in list(self._active):
             candidates = []
             for parent in range(len(search.open)):
                 candidates += [_Candidate(t, parent, i, p) for t, i, p in zip(*(x[row] for x in found), strict=True)]

@@ -26,7 +26,9 @@ def import_hugging_face(
     """
     source, target = Path(folder), Path(os.path.abspath(output_dir))
     if not is_hugging_face(source):
-        found = "nothing" if not source.exists() else "a checkpoint of this package" if _is_own(source) else "none"
+        found = "nothing" if not source.exists() else "a folder without it"
+        if _is_own(source):
+            found = "a checkpoint of this package, which needs no import"
         raise CheckpointError(f"import: {source} must be a folder with Hugging Face's config.json, got {found}; "
                               "check the path.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -54,8 +54,9 @@ def inner_file(folder: Path, name: str, *, largest: int | None = None) -> Path:
         found = "something that is no plain file" if path.exists() or path.is_symlink() else "nothing"
         raise CheckpointError(f"import: {path} must be a file, got {found}; copy the folder again.")
     allowed = [folder.resolve()]
-    if folder.parent.name == "snapshots":
-        allowed.append((folder.parent.parent / "blobs").resolve())
+    above = folder.absolute().parent
+    if above.name == "snapshots":
+        allowed.append((above.parent / "blobs").resolve())
     if path.resolve().parent not in allowed:
         raise CheckpointError(
             f"import: {path} must lie in its folder, got a link to {path.resolve()}; copy the file itself there."

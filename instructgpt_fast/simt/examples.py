@@ -91,6 +91,11 @@ def _gae(draw: Draw, rows: int, length: int) -> Sequence[Tensor]:
     return ops.gae(rewards, values, draw.mask(rows, length))
 
 
+def _invariant_linear(draw: Draw, rows: int, inputs: int, outputs: int) -> Sequence[Tensor]:
+    x, weight, bias = draw.constant(rows, inputs), draw.constant(outputs, inputs), draw.constant(outputs)
+    return (ops.invariant_linear(x, weight, bias),)
+
+
 def _linear_cross_entropy(draw: Draw, rows: int, width: int, vocabulary: int) -> Sequence[Tensor]:
     return (ops.linear_cross_entropy(draw(rows, width), draw(vocabulary, width), draw.ints(vocabulary, rows)),)
 
@@ -129,6 +134,7 @@ EXAMPLES: dict[str, Example] = {
     "embedding": Example(("tokens", "vocabulary", "width"), (16, 100, 64), _embedding),
     "gae": Example(("sequences", "length"), (4, 48), _gae),
     "grad_norm": Example(("elements",), (5000,), lambda draw, n: (ops.grad_norm([draw.constant(n)]),)),
+    "invariant_linear": Example(("rows", "inputs", "outputs"), (4, 256, 64), _invariant_linear),
     "layer_norm": Example(
         ("rows", "width"), (8, 256), lambda draw, n, d: (ops.layer_norm(draw(n, d), draw(d), draw(d)),)
     ),

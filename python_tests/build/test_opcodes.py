@@ -50,7 +50,8 @@ SINCE_90 = {
     "phases": {"SYNCS.ARRIVE.TRANS64.A1T0"},
     "budget": {"USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"},
 }
-# Products by warpgroups: type, N, A (0: a tile, 1: one with M dense, 2: registers), whether B has N dense, whether it adds.
+# Products by warpgroups: type, N, A (0: a tile, 1: one with M dense, 2: registers), whether B has N dense, whether it
+# adds.
 PRODUCTS = (
     "bfloat16, 64, 0, false, false", "bfloat16, 64, 1, true, false", "half, 64, 0, true, true",
     "half, 64, 1, false, true", "half, 64, 2, false, true", "bfloat16, 80, 0, false, true", "half, 80, 2, true, true",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +27,7 @@ from instructgpt_fast.serve.respond import Serving
 from instructgpt_fast.serve.run import Server, address, listen
 from instructgpt_fast.tokenizer import Tokenizer
 
+ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = 256
 TEXT = ["The quick brown fox jumps over the lazy dog, and the cat sat on the mat: café, 東京, 😀!"] * 4
 
@@ -122,3 +127,37 @@ def running(*checkpoints: str, key: str | None = None, **options: Any) -> Iterat
         server.stop()
         thread.join(30)
         assert not thread.is_alive(), "the server does not end"
+
+
+class Process:
+    """`instructgpt-fast serve` as a user starts it, in a process of its own."""
+
+    def __init__(self, log: Path, *words: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "instructgpt_fast", "serve", "--port", "0", "--device", "cpu", *words]
+        self._log = log
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+
+    @property
+    def told(self) -> str:
+        """What it wrote so far."""
+        return self._log.read_text()
+
+    def url(self) -> str:
+        """Its address, once it serves."""
+        wait_until(lambda: "serving on" in self.told or self.process.poll() is not None, lambda: self.told, 120.0)
+        found = re.search(r"serving on (http://\S+)", self.told)
+        assert found, self.told
+        return found[1]
+
+
+@contextlib.contextmanager
+def process(log: Path, checkpoint: str, *words: str) -> Iterator[Process]:
+    """A server of one checkpoint with further words of the command line; killed at the end if it still runs."""
+    started = Process(log, "--checkpoints", checkpoint, *words)
+    try:
+        yield started
+    finally:
+        started.process.kill()
+        started.process.wait(30)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,43 +13,13 @@ import httpx
 import openai
 import pytest
 
-from .served import save, wait_until
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Process:
-    """`instructgpt-fast serve` as a user starts it."""
-
-    def __init__(self, checkpoint: str, log: Path, *words: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "instructgpt_fast", "serve", "--checkpoints", checkpoint, "--port", "0",
-                   "--device", "cpu", *words]
-        self._log = log
-        with open(log, "wb") as file:
-            self.process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
-
-    @property
-    def told(self) -> str:
-        """What it wrote so far."""
-        return self._log.read_text()
-
-    def url(self) -> str:
-        """Its address, once it serves."""
-        wait_until(lambda: "serving on" in self.told or self.process.poll() is not None, lambda: self.told, 120.0)
-        found = re.search(r"serving on (http://\S+)", self.told)
-        assert found, self.told
-        return found[1]
+from .served import Process, process, save, wait_until
 
 
 @contextlib.contextmanager
 def served(tmp_path: Path, *words: str) -> Iterator[Process]:
-    process = Process(save(tmp_path, "model", ends=False, context=4096), tmp_path / "log", *words)
-    try:
-        yield process
-    finally:
-        process.process.kill()
-        process.process.wait(30)
+    with process(tmp_path / "log", save(tmp_path, "model", ends=False, context=4096), *words) as started:
+        yield started
 
 
 def stream(url: str, max_tokens: int) -> Any:

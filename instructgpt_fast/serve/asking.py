@@ -19,6 +19,15 @@ from instructgpt_fast.tokenizer import Tokenizer
 _IMPOSSIBLE = -9999.0
 
 
+def check_choices(asked: Sampled, prompts: int, config: ServeConfig) -> None:
+    """Raise ApiError 400 for more answers than a request may ask for; to be called before prompts are encoded."""
+    if prompts * asked.choices > config.max_choices:
+        raise bad_request(
+            f"a request may ask for {config.max_choices} answers, got {prompts} prompts times n={asked.choices}; "
+            "ask for fewer.", "n",
+        )
+
+
 def requests_of(
     asked: Sampled, served: Served, config: ServeConfig, prompts: Sequence[Sequence[int]], *, max_tokens: int | None,
     top_logprobs: int, param: str,
@@ -29,11 +38,6 @@ def requests_of(
     top_logprobs: alternatives told beside each token. param: the field that holds the prompts.
     Raises ApiError 400 for a prompt that is empty or too long, and for numbers beyond the server's limits.
     """
-    if len(prompts) * asked.choices > config.max_choices:
-        raise bad_request(
-            f"a request may ask for {config.max_choices} answers, got {len(prompts)} prompts times n={asked.choices}; "
-            "ask for fewer.", "n",
-        )
     limit = served.context if config.max_new_tokens is None else config.max_new_tokens
     # Without a limit of the server's own, more than the context has room for is no mistake: it says "to the end".
     if max_tokens is not None and config.max_new_tokens is not None and max_tokens > limit:

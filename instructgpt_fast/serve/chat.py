@@ -35,6 +35,7 @@ async def chat_completions(http: HttpRequest) -> Response:
     asked = parse(ChatRequest, await http.body())
     max_tokens = _check(asked)
     served = find(serving.models, asked.model)
+    asking.check_choices(asked, 1, serving.config)
     # In a thread: a dialogue of a megabyte must not hold up what the others are sent.
     prompt = await asyncio.to_thread(encode, served, asked.messages)
     requests = asking.requests_of(

@@ -37,6 +37,7 @@ async def completions(http: HttpRequest) -> Response:
     asked = parse(CompletionRequest, await http.body())
     _check(asked)
     served = find(serving.models, asked.model)
+    asking.check_choices(asked, len(asked.prompt), serving.config)
     # In a thread: a prompt of a megabyte must not hold up what the others are sent.
     prompts = await asyncio.to_thread(encode, served, asked.prompt)
     requests = asking.requests_of(

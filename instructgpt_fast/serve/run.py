@@ -98,7 +98,12 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take requests, and say so."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as cause:  # another server took the port while this one was loading
+            raise ConfigError(
+                f"serve: cannot listen any more: {cause.strerror or cause}; choose another port."
+            ) from cause
         sys.stderr.write(self._greeting)
         sys.stderr.flush()
 

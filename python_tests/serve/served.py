@@ -37,11 +37,14 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(TEXT, 320)
 
 
-def random_model(seed: int = 0, *, ends: bool = True, readable: bool = True, context: int = CONTEXT) -> GPT:
+def random_model(
+    seed: int = 0, *, ends: bool = True, end_logit: float = 2.0, readable: bool = True,
+    context: int = CONTEXT,
+) -> GPT:
     """A model whose answers differ by seed and prompt.
 
-    ends: whether one token in about thirty ends an answer, or none does. readable: whether every token is text, or
-    parts of characters are drawn too.
+    ends: whether some token ends an answer, one in about fifteen with the end_logit given here, or none does.
+    readable: whether every token is text, or parts of characters are drawn too.
     """
     torch.manual_seed(seed)
     shape = GPTConfig(vocab_size=tokenizer().vocab_size, n_positions=context, n_layer=2, n_head=2, d_model=32)
@@ -54,7 +57,7 @@ def random_model(seed: int = 0, *, ends: bool = True, readable: bool = True, con
         for token in range(shape.vocab_size):
             if token in tokenizer().special_ids or (readable and not _is_text(tokenizer().bytes_of(token))):
                 model.wte.weight[token, 0] = -30.0
-        model.wte.weight[tokenizer().eos_id, 0] = 2.0 if ends else -30.0
+        model.wte.weight[tokenizer().eos_id, 0] = end_logit if ends else -30.0
     return model.eval()
 
 

@@ -58,7 +58,7 @@ def load_models(config: ServeConfig) -> dict[str, Served]:
     """
     device, _ = choose_device(config.device)
     served = {}
-    for name, checkpoint in zip(config.model_names(), config.checkpoints, strict=True):
+    for name, checkpoint in zip(config.model_names(), config.checkpoint, strict=True):
         loaded = load_model(checkpoint, dtype=torch_dtype(config.dtype), device=device)
         served[name] = with_engine(name, loaded, config)
     return served
@@ -83,7 +83,7 @@ def find(models: dict[str, Served], name: str) -> Served:
     if name not in models:
         shown = name if len(name) <= 100 else name[:100] + "..."
         raise ApiError(
-            404, f"No model is called {shown!r}{nearest(shown, models)} There are: {', '.join(models)}.",
+            404, f"No model is called {shown!r}{nearest(shown, models) or '.'} There are: {', '.join(models)}.",
             param="model", code="model_not_found",
         )
     return models[name]

@@ -21,8 +21,8 @@ class ServeConfig(Options):
 
     stage: ClassVar[str] = "serve"
 
-    checkpoints: tuple[str, ...]
-    """Checkpoints or run directories of language models; clients choose one by name."""
+    checkpoint: tuple[str, ...]
+    """Checkpoint or run directory of a language model, or several; clients choose one by name."""
     names: tuple[str, ...] = ()
     """Names of the models, one a checkpoint; none takes the names of the folders."""
     host: str = "127.0.0.1"
@@ -66,7 +66,7 @@ class ServeConfig(Options):
     def check(self) -> None:
         """Refuse limits that serve nobody, and names that are malformed, doubled or too few."""
         super().check()
-        self.require("give at least one checkpoint", bool(self.checkpoints), checkpoints=self.checkpoints)
+        self.require("give at least one checkpoint", bool(self.checkpoint), checkpoint=self.checkpoint)
         self.require("port must be in 0..65535", 0 <= self.port <= 65535, port=self.port)
         for name in ("max_rows", "max_choices", "max_request_bytes", "max_requests", "max_unread_tokens"):
             self.require(f"{name} must be at least 1", getattr(self, name) >= 1, **{name: getattr(self, name)})
@@ -86,7 +86,7 @@ class ServeConfig(Options):
 
     def model_names(self) -> tuple[str, ...]:
         """The names by which clients choose, one a checkpoint, in the same order."""
-        return self.names or tuple(map(_default_name, self.checkpoints))
+        return self.names or tuple(map(_default_name, self.checkpoint))
 
     def api_key(self) -> bytes | None:
         """The key that clients must send, or None for a server that is open to whoever reaches it.
@@ -115,8 +115,8 @@ class ServeConfig(Options):
     def _check_names(self) -> None:
         names = self.model_names()
         self.require(
-            "names must be one a checkpoint", len(names) == len(self.checkpoints), names=self.names,
-            checkpoints=self.checkpoints,
+            "names must be one a checkpoint", len(names) == len(self.checkpoint), names=self.names,
+            checkpoint=self.checkpoint,
         )
         for name in names:
             self.require(

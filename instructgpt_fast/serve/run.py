@@ -90,11 +90,13 @@ class Server(uvicorn.Server):
         self._serving: Serving = app.state.serving
         self._greeting = greeting
         self._grace = config.grace_seconds
+        # Requests are logged where that is asked for; of uvicorn's own steps only what goes wrong.
         super().__init__(uvicorn.Config(
             app, http="h11", ws="none", loop="asyncio", lifespan="on",
             log_level="info" if config.log_requests else "warning", access_log=config.log_requests,
             proxy_headers=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ))
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take requests, and say so."""
@@ -120,9 +122,11 @@ class Server(uvicorn.Server):
             self._end()
             return
         under_way = sum(map(self._serving.worker.in_flight, self._serving.models))
-        log.warning(
-            "stopping: %d answers under way may take %g seconds more; again ends them now", under_way, self._grace
-        )
+        if under_way:
+            log.warning("stopping: answers under way (%d) may take %g seconds more; again ends them now", under_way,
+                        self._grace)
+        else:
+            log.warning("stopping: nothing is under way")
         self.should_exit = self._serving.gate.stopping = True
         self._loop.call_later(self._grace, self._end)
 

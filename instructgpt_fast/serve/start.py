@@ -22,7 +22,7 @@ def serve(checkpoint: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     that cannot be used.
     """
     several = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else list(checkpoint)
-    config = ServeConfig(checkpoints=tuple(os.fspath(path) for path in several), **options)
+    config = ServeConfig(checkpoint=tuple(os.fspath(path) for path in several), **options)
     require_web_packages()
     from instructgpt_fast.serve.run import run
 

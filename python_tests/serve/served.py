@@ -116,7 +116,7 @@ def wait_until(holds: Callable[[], bool], told: Callable[[], str], seconds: floa
 @contextlib.contextmanager
 def running(*checkpoints: str, key: str | None = None, **options: Any) -> Iterator[Running]:
     """A server of these checkpoints on a free port, stopped at the end."""
-    config = ServeConfig(checkpoints=checkpoints, port=0, device="cpu", **{"grace_seconds": 0.0, **options})
+    config = ServeConfig(checkpoint=checkpoints, port=0, device="cpu", **{"grace_seconds": 0.0, **options})
     app = create_app(config, load_models(config), None if key is None else key.encode())
     listener = listen(config.host, config.port)
     server = Server(app, config)
@@ -158,7 +158,7 @@ class Process:
 @contextlib.contextmanager
 def process(log: Path, checkpoint: str, *words: str) -> Iterator[Process]:
     """A server of one checkpoint with further words of the command line; killed at the end if it still runs."""
-    started = Process(log, "--checkpoints", checkpoint, *words)
+    started = Process(log, "--checkpoint", checkpoint, *words)
     try:
         yield started
     finally:

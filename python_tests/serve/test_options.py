@@ -20,30 +20,30 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("options", "told"), [
-    ({"checkpoints": ()}, "give at least one checkpoint"), ({"port": 65536}, r"port must be in 0\.\.65535"),
+    ({"checkpoint": ()}, "give at least one checkpoint"), ({"port": 65536}, r"port must be in 0\.\.65535"),
     ({"max_rows": 0}, "max_rows must be at least 1"), ({"max_queue": -1}, "max_queue must not be negative"),
     ({"cache_tokens": 0}, "cache_tokens must be at least 1 or none"), ({"request_seconds": 0}, "must be positive"),
-    ({"names": ("a", "b")}, "names must be one a checkpoint"), ({"checkpoints": ("x/a", "y/a")}, "names must differ"),
+    ({"names": ("a", "b")}, "names must be one a checkpoint"), ({"checkpoint": ("x/a", "y/a")}, "names must differ"),
     ({"names": ("../a",)}, "a name must begin with a letter or digit"), ({"names": ("a b",)}, "a name must begin"),
     ({"allowed_origins": ("example.org",)}, "like https://example.org"), ({"api_key": "x"}, "unknown option 'api_key'"),
     ({"allowed_origins": ("https://example.org/page",)}, "without a path"), ({"dtype": "fp8"}, "dtype must be one of"),
 ])
 def test_wrong_options(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        ServeConfig(**{"checkpoints": ("runs/ppo",), **options})
+        ServeConfig(**{"checkpoint": ("runs/ppo",), **options})
 
 
 def test_names_of_models() -> None:
-    config = ServeConfig(checkpoints=("runs/sft/", "runs/ppo/checkpoint-500"))
+    config = ServeConfig(checkpoint=("runs/sft/", "runs/ppo/checkpoint-500"))
     assert config.model_names() == ("sft", "ppo")
-    assert ServeConfig(checkpoints=("a", "b"), names=("org/one:v2", "two")).model_names() == ("org/one:v2", "two")
+    assert ServeConfig(checkpoint=("a", "b"), names=("org/one:v2", "two")).model_names() == ("org/one:v2", "two")
 
 
 def test_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     file = tmp_path / "key"
-    named = ServeConfig(checkpoints=("a",), api_key_file=str(file))
-    plain = ServeConfig(checkpoints=("a",))
+    named = ServeConfig(checkpoint=("a",), api_key_file=str(file))
+    plain = ServeConfig(checkpoint=("a",))
     assert plain.api_key() is None
     with pytest.raises(ConfigError, match="cannot read the API key from"):
         named.api_key()

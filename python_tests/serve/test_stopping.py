@@ -34,7 +34,7 @@ def test_a_stop_lets_a_stream_end(tmp_path: Path, number: signal.Signals) -> Non
         chunks = stream(url, 400)
         next(chunks)
         server.process.send_signal(number)
-        wait_until(lambda: "stopping: 1 answers under way may take 30 seconds more" in server.told, lambda: server.told)
+        wait_until(lambda: "stopping: answers under way (1) may take 30 seconds more" in server.told, lambda: server.told)
         rest = list(chunks)
         assert rest[-1].choices[0].finish_reason == "length", "the answer is whole"
         assert server.process.wait(60) == 0, server.told
@@ -60,7 +60,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         chunks = stream(server.url(), 4000)
         next(chunks)
         server.process.send_signal(signal.SIGINT)
-        wait_until(lambda: "stopping: 1 answers" in server.told, lambda: server.told)
+        wait_until(lambda: "stopping: answers under way (1)" in server.told, lambda: server.told)
         server.process.send_signal(signal.SIGINT)
         with pytest.raises((openai.APIError, httpx.HTTPError)):
             for _ in chunks:
@@ -78,4 +78,5 @@ def test_an_idle_server_says_what_it_serves_and_stops(tmp_path: Path) -> None:
         described = r"^model: [\d,]+ parameters, context 4096, dialogue prompts, .*model$"
         assert re.search(described, server.told, re.MULTILINE)
         assert '"GET /v1/models HTTP/1.1" 200' in server.told
+        assert "stopping: nothing is under way" in server.told
         assert "warning" not in server.told.lower(), "an address of this machine alone needs no key"

@@ -34,7 +34,8 @@ def test_a_stop_lets_a_stream_end(tmp_path: Path, number: signal.Signals) -> Non
         chunks = stream(url, 400)
         next(chunks)
         server.process.send_signal(number)
-        wait_until(lambda: "stopping: answers under way (1) may take 30 seconds more" in server.told, lambda: server.told)
+        told = "stopping: answers under way (1) may take 30 seconds more"
+        wait_until(lambda: told in server.told, lambda: server.told)
         rest = list(chunks)
         assert rest[-1].choices[0].finish_reason == "length", "the answer is whole"
         assert server.process.wait(60) == 0, server.told

@@ -13,8 +13,9 @@ class ActiveRows:
     """Slots for `slots` rows; the n active ones are slots 0..n-1, and a step works on the first n lines of everything.
 
     tokens: int64 [slots], drawn last. positions: int64 [slots], where that token will stand; lengths: int32 [slots],
-    the same number as the cache counts it. seeds: int64 [slots]. parameters: f32 [slots, 5], as ops.sample_token takes
-    them.
+    the same number as the cache counts it. seeds: int64 [slots]. advance: int64 [slots], 1 where there is a row and 0
+    where there is none: an idle slot stays at position 0, without a page. parameters: f32 [slots, 5], as
+    ops.sample_token takes them.
     block_table: int32 [slots, table_width], the rows' pages.
     history: int64 [slots, context], prompt and completion so far padded with -1; None until a row has a repetition
         penalty. Only rows with a penalty are sure to have theirs.
@@ -26,7 +27,7 @@ class ActiveRows:
         self.rows: list[Row] = []
         self._slots, self._context, self._device = slots, context, device
         shapes = {
-            "numbers": ((3, slots), torch.int64), "lengths": ((slots,), torch.int32),
+            "numbers": ((4, slots), torch.int64), "lengths": ((slots,), torch.int32),
             "parameters": ((slots, 5), torch.float32), "block_table": ((slots, table_width), torch.int32),
         }
         pinned = device.type == "cuda"
@@ -36,7 +37,7 @@ class ActiveRows:
         placed = {name: t if self._shared else t.to(device) for name, t in self._host.items()}
         self._device_copy = placed
         self._numbers, self._lengths, self._parameters, self._table = (t.numpy() for t in self._host.values())
-        self.tokens, self.positions, self.seeds = placed["numbers"].unbind(0)
+        self.tokens, self.positions, self.seeds, self.advance = placed["numbers"].unbind(0)
         self.lengths, self.parameters, self.block_table = (
             placed["lengths"], placed["parameters"], placed["block_table"])
         self.history: Tensor | None = None
@@ -49,7 +50,7 @@ class ActiveRows:
         """Give `row` the next slot. What is cached of it is `row.stored` tokens, and its last token comes next."""
         slot = len(self.rows)
         self.rows.append(row)
-        self._numbers[:, slot] = (row.tokens[-1], row.stored, row.seed)
+        self._numbers[:, slot] = (row.tokens[-1], row.stored, row.seed, 1)
         self._lengths[slot] = row.stored
         self._parameters[slot] = row.parameters
         self._table[slot] = -1
@@ -81,15 +82,22 @@ class ActiveRows:
             self._table[slot] = self._table[end]
             if self.history is not None and last.penalised:
                 self.history[slot] = self.history[end]
+        self._numbers[:, end] = 0
+        self._lengths[end] = 0
         self._table[end] = -1
         self._stale = True
 
     def upload(self) -> None:
         """Bring the device up to date with the host."""
-        if self._stale and not self._shared:
+        if self._stale:
+            self.restore()
+        self._stale = False
+
+    def restore(self) -> None:
+        """Make the device what the host holds it to be, whatever steps have been taken there since."""
+        if not self._shared:
             for name, tensor in self._device_copy.items():
                 tensor.copy_(self._host[name], non_blocking=True)
-        self._stale = False
 
     def advanced(self, tokens: np.ndarray, steps: int) -> None:
         """Note on the host that the device has taken `steps` steps; tokens: int64 [n], drawn last."""

@@ -124,7 +124,7 @@ class Engine:
         )
         self._active = active
         self._decoder = Decoder(model, self._cache)
-        self._steps = Steps(self._decoder, active, max_rows)
+        self._steps = Steps(self._decoder, active, max_rows, self._tokens_a_look)
         self._tickets = 0
         self._drawn_tokens = 0
 
@@ -179,7 +179,7 @@ class Engine:
             self._tree.clear()
         if not self._decoder.is_bound_to(self.model):
             self._decoder = Decoder(self.model, self._cache)
-            self._steps = Steps(self._decoder, self._active, self._rows)
+            self._steps = Steps(self._decoder, self._active, self._rows, self._tokens_a_look)
 
     def stats(self) -> EngineStats:
         """Return the counts of this moment."""

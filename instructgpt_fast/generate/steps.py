@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from instructgpt_fast.generate.active import ActiveRows
+from instructgpt_fast.generate.graphs import StepGraphs, bucket_of
 from instructgpt_fast.generate.row import NO_PENALTY, Row
 from instructgpt_fast.model import Decoder
 
@@ -16,17 +17,30 @@ _sample_token = torch.ops.instructgpt_fast.sample_token
 class Steps:
     """A decoder bound to the slots of the rows that it advances."""
 
-    def __init__(self, decoder: Decoder, active: ActiveRows, slots: int) -> None:
-        self._decoder, self._active = decoder, active
-        self._logits = torch.empty(slots, decoder.config.vocab_size, device=active.tokens.device)
+    def __init__(self, decoder: Decoder, active: ActiveRows, slots: int, most_steps: int) -> None:
+        """most_steps: that are ever taken at once."""
+        device = active.tokens.device
+        self._decoder, self._active, self._slots = decoder, active, slots
+        self._logits = torch.empty(slots, decoder.config.vocab_size, device=device)
+        self._graphs = StepGraphs(self._step, active.restore) if device.type == "cuda" else None
+        self._tokens = torch.empty(most_steps, slots, dtype=torch.int64, device=device)
+        self._logprobs = torch.empty(most_steps, slots, device=device)
 
     def decode(self, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw `steps` more tokens for the first `count` slots; returns tokens int64, logprobs f32 [steps, count]."""
-        drawn = [self._step(count) for _ in range(steps)]
-        if steps == 1:
-            return drawn[0][0].cpu().numpy()[None], drawn[0][1].cpu().numpy()[None]
-        tokens, logprobs = (torch.stack(part) for part in zip(*drawn, strict=True))
-        return tokens.cpu().numpy(), logprobs.cpu().numpy()
+        self.enqueue(count, steps)
+        return self._tokens[:steps, :count].cpu().numpy(), self._logprobs[:steps, :count].cpu().numpy()
+
+    def enqueue(self, count: int, steps: int) -> None:
+        """Have the device draw; nothing waits for it."""
+        for step in range(steps):
+            if self._graphs is None:
+                tokens, logprobs = self._step(count)
+            else:
+                width = bucket_of(count, self._slots)
+                tokens, logprobs = self._graphs.run(width, self._active.history is not None)
+            self._tokens[step, :count] = tokens[:count]
+            self._logprobs[step, :count] = logprobs[:count]
 
     def alternatives(self, place: int, row: Row, token: int, logprob: float) -> tuple[tuple[int, float], ...]:
         """The row's likeliest tokens at its last draw, with their log-probabilities as the drawn one's is meant.
@@ -51,8 +65,8 @@ class Steps:
         fed = active.tokens[:count].clamp(min=0)
         hidden = self._decoder.step(fed, positions, active.block_table[:count], lengths)
         logits = self._decoder.logits(hidden, out=self._logits[:count])
-        positions += 1
-        lengths += 1
+        positions += active.advance[:count]
+        lengths += active.advance[:count]
         history = None if active.history is None else active.history[:count]
         tokens, logprobs = _sample_token(logits, active.seeds[:count], positions, active.parameters[:count], history)
         active.tokens[:count] = tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 import instructgpt_fast as igf
 from instructgpt_fast.checkpoint import Loaded, load_model
+from instructgpt_fast.checkpoint.hugging_face_bands import _logits
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.model import GPT, GPTConfig, ScalarModel
 from instructgpt_fast.tokenizer import Tokenizer
@@ -174,6 +176,14 @@ def test_half_precision(tmp_path: Path, dtype: Any, band_width: int | None) -> N
     judged = judged_logits(judge, tokens)
     bound = judged.abs().max() * (0.05 if wanted == torch.bfloat16 else 0.005)
     assert torch.allclose(own_logits(ours.model, tokens), judged, rtol=0, atol=float(bound))
+
+
+def test_what_measures_an_export_computes_the_model() -> None:
+    """A window that its plain forward pass got wrong would be wrong before and after the change of weights alike."""
+    ours = made(band_width=5, layer_norm_eps=1e-3)
+    tokens = random_tokens(2, 40)
+    plain = _logits(ours.model.state_dict(), ours.model.config, tokens, torch.float64, 1 / math.sqrt(8))
+    assert torch.allclose(own_logits(ours.model, tokens).double(), plain, rtol=0, atol=2e-5)
 
 
 def test_weights_that_cannot_be_folded_or_stored_are_refused(tmp_path: Path) -> None:

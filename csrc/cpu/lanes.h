@@ -61,8 +61,8 @@ IGF_INLINE void merge(Lanes& a, const Lanes& b, std::integer_sequence<int, LANE.
 }
 
 // Lane i of sums[0] becomes the sum of all lanes of sums[i], for i < COUNT <= kLanes; other lanes mean nothing. Summing
-// one vector at a time would cost several times as much. Whatever COUNT and i, lanes are added in one order: neighbours,
-// then pairs of neighbours, and so on.
+// one vector at a time would cost several times as much. Whatever COUNT and i, lanes are added in one order:
+// neighbours, then pairs of neighbours, and so on.
 template <int COUNT>
 IGF_INLINE void sum_lanes(Lanes (&sums)[COUNT]) {
   static_assert(COUNT >= 1 && COUNT <= kLanes);

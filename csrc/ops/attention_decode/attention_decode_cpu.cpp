@@ -1,5 +1,5 @@
-// attention_decode on the CPU: a task is some queries of a row (some of its new tokens and some of its key heads). It walks
-// the pages that they see once for the keys and once for the values; every key that is read meets all its queries.
+// attention_decode on the CPU: a task is some queries of a row (some of its new tokens and some of its key heads). It
+// walks the pages that they see once for the keys and once for the values; every key that is read meets all its queries.
 //
 // A query's bits depend on its row's positions alone: runs of keys end at multiples of kRun and at ends of pages, and
 // what a query does not see is not added to it, not even times zero. So a prompt may come in any pieces.

@@ -174,7 +174,9 @@ IGF_CLONES void score_together(const float* keys, int64_t count, int64_t padded_
     for (int64_t k = 0; k < kKeys; ++k) some[k] = keys + (j + k) * padded_width;
     alignas(64) float found[kLanes];
     score_tile<kTogether, kKeys, true>(some, queries, padded_width, padded_width, found);
-    for (int64_t q = 0; q < kTogether; ++q) std::memcpy(scores + q * pitch + j, found + q * kKeys, sizeof(float) * kKeys);
+    for (int64_t q = 0; q < kTogether; ++q) {
+      std::memcpy(scores + q * pitch + j, found + q * kKeys, sizeof(float) * kKeys);
+    }
   }
 }
 

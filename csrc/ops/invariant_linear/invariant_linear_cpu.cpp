@@ -1,7 +1,7 @@
-// invariant_linear on the CPU: dot products along the inputs, in tiles of a few rows and a few outputs that share loads.
+// invariant_linear on the CPU: dot products along the inputs, in tiles of a few rows and outputs that share loads.
 //
-// The order of a sum: inputs are cut into blocks (block_inputs); in a block, lane l of sixteen adds the terms l, l + 16,
-// l + 32, ... in turn (terms that are missing at the end of the inputs are zeros); the lanes are added in the order of
+// The order of a sum: inputs are cut into blocks (block_inputs); in a block, lane l of sixteen adds the terms l,
+// l + 16, l + 32, ... in turn (terms that are missing at the end of the inputs are zeros); the lanes are added in the order of
 // cpu/lanes.h, the blocks' sums in turn, the bias last. Which tile computes a sum, and beside which others, changes
 // nothing of that.
 //
@@ -48,9 +48,9 @@ struct Sweep {
   const T* next;  // what is read of the weight after these outputs
 };
 
-// Asks for weights that are needed soon, so that they come while others are worked on: a processor's own guesses stop at
-// every page and at every row's end. Tiles of several rows are so slow that the next tile's weights are in time; with one
-// row, those some inputs on.
+// Asks for weights that are needed soon, so that they come while others are worked on: a processor's own guesses stop
+// at every page and at every row's end. Tiles of several rows are so slow that the next tile's weights are in time; with
+// one row, those some inputs on.
 template <int OUTPUTS, typename T>
 IGF_INLINE void fetch_ahead(const Sweep<T>& s, int64_t output, int64_t k) {
   const int64_t ahead = OUTPUTS < kLanes ? s.inputs : std::min<int64_t>(s.inputs, 4 * kLanes);

@@ -27,18 +27,17 @@ def stream(url: str, max_tokens: int) -> Any:
     return iter(client.completions.create(model="model", prompt="x", max_tokens=max_tokens, seed=1, stream=True))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_lets_a_stream_end(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stop_lets_a_stream_end(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         url = server.url()
         chunks = stream(url, 400)
         next(chunks)
-        server.process.send_signal(number)
+        server.process.send_signal(signal.SIGTERM)
         told = "stopping: answers under way (1) may take 30 seconds more"
         wait_until(lambda: told in server.told, lambda: server.told)
         rest = list(chunks)
         assert rest[-1].choices[0].finish_reason == "length", "the answer is whole"
-        assert server.process.wait(60) == 0, server.told
+        assert server.process.wait(120) == 0, server.told
         assert "Traceback" not in server.told
         with pytest.raises(httpx.ConnectError):
             httpx.get(url + "/health")
@@ -52,7 +51,7 @@ def test_what_takes_longer_than_the_grace_is_told_so(tmp_path: Path) -> None:
         with pytest.raises(openai.APIError, match="The server is stopping; send the request again later"):
             for _ in chunks:
                 pass
-        assert server.process.wait(60) == 0, server.told
+        assert server.process.wait(120) == 0, server.told
         assert "Traceback" not in server.told
 
 
@@ -66,7 +65,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         with pytest.raises((openai.APIError, httpx.HTTPError)):
             for _ in chunks:
                 pass
-        assert server.process.wait(60) == 0, server.told
+        assert server.process.wait(120) == 0, server.told
         assert "stopping now" in server.told and "Traceback" not in server.told
 
 
@@ -75,7 +74,7 @@ def test_an_idle_server_says_what_it_serves_and_stops(tmp_path: Path) -> None:
         url = server.url()
         assert httpx.get(url + "/v1/models").json()["data"][0]["id"] == "model"
         server.process.terminate()
-        assert server.process.wait(60) == 0
+        assert server.process.wait(120) == 0
         described = r"^model: [\d,]+ parameters, context 4096, dialogue prompts, .*model$"
         assert re.search(described, server.told, re.MULTILINE)
         assert '"GET /v1/models HTTP/1.1" 200' in server.told

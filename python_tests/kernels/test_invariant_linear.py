@@ -1,7 +1,7 @@
 """The kernels of invariant_linear: what they move, in every order of their threads, broken at every word; and the bits.
 
 Which tile of the tensor cores serves a call hangs on its rows and outputs, and on the device: a tile of [rows, outputs]
-is taken where it gives a third of the multiprocessors work. The cases choose it by the number of multiprocessors.
+is taken where it gives enough of the multiprocessors work. The cases choose it by the number of multiprocessors.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def moved(tensor: Tensor, elements: int) -> Tensor:
 
 # Rows, outputs, multiprocessors, architecture -> the tile that serves them.
 TILES = {
-    (1, 1600, 132, 90): (8, 16), (2, 6400, 132, 90): (8, 16), (8, 1600, 132, 90): (16, 32), (8, 768, 132, 90): (8, 16),
+    (1, 1600, 132, 90): (8, 16), (2, 6400, 132, 90): (8, 16), (8, 1600, 132, 90): (8, 16), (8, 4800, 132, 90): (16, 32),
+    (2, 50257, 132, 90): (8, 16), (9, 768, 132, 90): (8, 16),
     (16, 1600, 132, 90): (16, 32), (32, 1600, 132, 90): (32, 32), (32, 4800, 132, 90): (32, 64),
     (64, 4800, 132, 90): (64, 64), (64, 1600, 132, 90): (32, 64), (64, 4800, 108, 80): (64, 64),
     (64, 4800, 128, 89): (32, 64), (64, 4800, 170, 120): (32, 64), (300, 768, 132, 100): (64, 64),

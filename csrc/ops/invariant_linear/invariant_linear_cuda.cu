@@ -5,16 +5,16 @@
 //          among lanes and warps of a block, never among blocks: no scratch, no second launch, no count of arrivals,
 //          and nothing that waits for the host, so a call can be captured.
 // Memory   bytes: the weight once for each tile of rows, x once for each tile of outputs (on CUDA cores for each four
-//          outputs), of which all but the first come from the second-level cache; the bias at most eight times a tile
+//          outputs), of which all but the first come from the second-level cache; the bias at most four times a tile
 //          of rows; y once.
 // Bound    memory. Weight at 4.8 TB/s (H200) that takes 0.8 us from asking to having wants 3.8 MB under way: 29 KB on
 //          each of 132 multiprocessors, 38 KB on each of 100; the table at the tiles says what there is. The 1600
-//          outputs of GPT-2 XL are 100 blocks of 16, whose 51 KB of weight are all asked for at once. Reads of x come
+//          outputs of GPT-2 XL are 100 blocks of 16, which ask for 48 of their 51 KB of weight at once. Reads of x come
 //          beside the weight's through the second-level cache, which gives not much more than memory does: from 32
 //          rows on, where they are half as many or more, it is what bounds. f32 is bound by its products from about
 //          16 rows on. Not measured.
 // Numbers  products and sums in f32, one rounding to y's type. A tensor core rounds the sums of its 16 inputs in its
-//          own way, which no place in a tile and no neighbour changes.
+//          own way, the same at every place of a tile (python_tests/gpu/test_invariant_rows.py, on a GPU).
 // Limits   16-bit rows that are whole vectors must stand on 16 bytes; invariant_linear_cuda_op.cpp sees to it. Other
 //          16-bit rows are read element by element, 2 bytes a lane.
 // Source   the equation in invariant_linear.h.
@@ -65,8 +65,8 @@ void start_mma(const InvariantLinear& a, const DeviceContext& context) {
 constexpr int64_t kSmallShared = 99 << 10;
 bool has_small_shared(int architecture) { return architecture == 86 || architecture == 89 || architecture == 120; }
 
-// A tile is for calls with more rows than the next smaller one has (from three on blocks of 32 outputs read less of x),
-// where it gives a third of the multiprocessors work: that many draw on memory about as fast as all of them.
+// A tile is for calls with more rows than the next smaller one has, where it gives a third of the multiprocessors work:
+// that many draw on memory about as fast as all of them.
 template <typename Shape>
 bool suits(const InvariantLinear& a, int64_t least_rows, const DeviceContext& context) {
   return a.rows >= least_rows && 3 * blocks_of<Shape>(a) >= context.multiprocessors &&
@@ -78,7 +78,9 @@ void choose_tile(const InvariantLinear& a, const DeviceContext& context) {
   if (suits<Rows64>(a, 33, context)) return start_mma<T, Rows64>(a, context);
   if (suits<Rows32Wide>(a, 17, context)) return start_mma<T, Rows32Wide>(a, context);
   if (suits<Rows32>(a, 17, context)) return start_mma<T, Rows32>(a, context);
-  if (suits<Rows16>(a, 3, context)) return start_mma<T, Rows16>(a, context);
+  // Blocks of 32 outputs read half as much of x as blocks of 16: of three rows on it pays where all have work.
+  const bool spreads = a.rows > 2 && blocks_of<Rows16>(a) >= context.multiprocessors;
+  if (spreads || suits<Rows16>(a, 9, context)) return start_mma<T, Rows16>(a, context);
   start_mma<T, Rows8>(a, context);
 }
 

@@ -76,9 +76,11 @@ class _Event(NamedTuple):
 class Engine:
     """Completes requests with one model, whose weights it shares; without gradients and without dropout.
 
-    A completion depends on its prompt, its seed and its sampling options. On the CPU with float32 weights its tokens
-    and log-probabilities have the same bits whatever runs beside it, however its prompt is cut into chunks, and whether
-    or not parts of it were found in the cache. Not thread-safe: one thread calls an engine.
+    A completion depends on its prompt, its seed and its sampling options. On the CPU its tokens and log-probabilities
+    have the same bits whatever runs beside it, however its prompt is cut into chunks, and whether or not parts of it
+    were found in the cache. On a GPU linear layers of a step have them too, but prefill, and attention, which cuts a
+    row's positions into shares by how many rows there are, round by their company: now and then a draw near a tie
+    flips. Not thread-safe: one thread calls an engine.
     """
 
     def __init__(

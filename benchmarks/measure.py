@@ -290,11 +290,13 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+def _commit(checkout: Path = RESULTS.parents[1]) -> str | None:
+    """The commit that is measured, "-dirty" where files differ from it; what a run has just recorded does not count."""
+    name = ["git", "describe", "--always", "--exclude=*"]
+    changes = ["git", "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)benchmarks/results"]
     try:
-        found = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        found = subprocess.run(name, cwd=checkout, capture_output=True, text=True, check=False).stdout.strip()
+        changed = subprocess.run(changes, cwd=checkout, capture_output=True, check=False).returncode == 1
     except OSError:  # no git on this machine
         return None
-    return found.stdout.strip() or None
+    return found + "-dirty" * changed if found else None

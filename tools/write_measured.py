@@ -133,7 +133,8 @@ def against_rivals(
             *(versus(entry["rivals"][rival]) if rival in entry["rivals"] else "not measured" for rival in rivals),
             "" if first is None else f"{first['memory_share_above_import']:.2f}x", "" if first is None else aim(first),
         ])
-    head = ("case", "tokens/s", *(f"times {column}" for column in rivals.values()), "memory, share of the first", "aim")
+    columns = list(rivals.values())
+    head = ("case", "tokens/s", *(f"times {column}" for column in columns), f"memory, share of {columns[0]}'s", "aim")
     return [f"{title}: {about}", "", *table(head, rows), "", f"{place_and_priority(found)}.", ""]
 
 

@@ -40,7 +40,7 @@ def ways(model: GPT, load: Load) -> dict[str, Callable[[Any], list[list[int]]]]:
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run all cases, print them and write the result file; returns the rows."""
-    options = parse("joining", arguments, rounds=5)
+    options = parse("joining", arguments, rounds=3)
     rows: list[dict[str, Any]] = []
     for size, load in CASES:
         case = f"{size_name(size)}, batch {load.rows}, {load.requests} requests"

@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         # Neither is to be timed while it still takes memory for the first time.
         case(url, engine, max(CLIENTS), max(CLIENTS), 1)
         for clients, requests in CLIENTS.items():
-            name = f"{size_name(SIZE)}, {clients} clients, {PROMPT} + {NEW} tokens"
+            name = f"{size_name(SIZE)}, {clients} {'client' if clients == 1 else 'clients'}, {PROMPT} + {NEW} tokens"
             if options.only in name:
                 rows.append({"case": name, **case(url, engine, clients, requests, options.rounds)})
                 show(rows[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import subprocess
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,6 +55,27 @@ def test_results_are_readable_and_complete(tmp_path: Path, monkeypatch: pytest.M
     written = json.loads(path.read_text(encoding="utf-8"))
     assert path == tmp_path / "cpu" / "some_op.json"
     assert written["rows"] == [1, 2] and written["torch"] == torch.__version__ and written["cores"] >= 1
+
+
+def test_a_commit_is_dirty_by_code_and_not_by_what_was_recorded(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    code, recorded = tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "cpu" / "some_op.json"
+    recorded.parent.mkdir(parents=True)
+    for path in (code, recorded):
+        path.write_text("1", encoding="utf-8")
+    git("init", "-q")
+    assert measure._commit(tmp_path) is None
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    clean = measure._commit(tmp_path)
+    assert clean is not None and len(clean) >= 7 and "dirty" not in clean
+    recorded.write_text("2", encoding="utf-8")
+    assert measure._commit(tmp_path) == clean
+    code.write_text("2", encoding="utf-8")
+    assert measure._commit(tmp_path) == f"{clean}-dirty"
 
 
 def doubling(factor: float) -> Case:

@@ -57,7 +57,9 @@ class ActiveRows:
         self._table[slot, : len(row.pages)] = row.pages
         if row.penalised:
             if self.history is None:
-                self.history = torch.full((self._slots, self._context), -1, device=self._device)
+                # Rows also leave between two steps, outside inference mode, where no tensor made in it may be changed.
+                with torch.inference_mode(False):
+                    self.history = torch.full((self._slots, self._context), -1, device=self._device)
             line = torch.full((self._context,), -1)
             line[: len(row.tokens)] = torch.tensor(row.tokens)
             self.history[slot] = line.to(self._device)

@@ -234,9 +234,7 @@ class Engine:
     @torch.inference_mode()
     def _round(self) -> list[_Event]:
         self._schedule.admit()
-        chunks = self._schedule.chunks(self._prefill_tokens)
-        if chunks:
-            self._decoder.store(chunks)
+        self._schedule.prefill(self._prefill_tokens, self._decoder.store)
         self._schedule.begin()
         return self._decode() if self._active.rows else []
 

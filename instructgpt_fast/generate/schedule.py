@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from instructgpt_fast.generate.active import ActiveRows
 from instructgpt_fast.generate.pages import PagePool
@@ -53,8 +54,8 @@ class Schedule:
                 row.followers.append(self.waiting.popleft())
                 free -= 1
 
-    def chunks(self, budget: int) -> list[Chunk]:
-        """The next tokens to store, oldest row first, at most `budget` in all; they count as stored from now on.
+    def prefill(self, budget: int, store: Callable[[list[Chunk]], None]) -> None:
+        """Have the next tokens stored, oldest row first, at most `budget` in all.
 
         A row's last token is left: a step runs it, and draws what comes after.
         """
@@ -62,10 +63,13 @@ class Schedule:
         for row in self.prefilling:
             tokens = row.tokens[row.stored : min(row.stored + budget, len(row.tokens) - 1)]
             if tokens:
-                found.append(Chunk(tokens, row.stored, row.pages))
-                row.stored += len(tokens)
+                found.append((row, Chunk(tokens, row.stored, row.pages)))
                 budget -= len(tokens)
-        return found
+        if found:
+            store([chunk for _, chunk in found])
+        # Only now: of a store that was interrupted nothing may be found by those who come later.
+        for row, chunk in found:
+            row.stored += len(chunk.tokens)
 
     def begin(self) -> None:
         """Let the rows whose tokens are stored, all but the last, decode, and with them those that follow them."""

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from instructgpt_fast.generate import Drawn, Engine, Request, SamplingConfig
-from instructgpt_fast.model import GPT
+from instructgpt_fast.model import GPT, Decoder
 
 from ..model.reference import SMALL
 from .tiny import EOS, Alone, prompts_of, talkative
@@ -142,3 +142,36 @@ def test_the_youngest_gives_way_and_comes_back() -> None:
     assert order == tickets
     assert engine.stats().preempted == 1
     assert engine.run(requests) == [alone.completions(request) for request in requests]
+
+
+def test_rows_with_a_penalty_can_be_cancelled() -> None:
+    """The last row takes the place of the one that leaves, its history too, although no step is under way."""
+    model, alone = model_and_reference()
+    sampling = SamplingConfig(max_new_tokens=30, repetition_penalty=1.4)
+    engine = Engine(model, eos_id=EOS, max_rows=2)
+    first = engine.submit(Request([5, 6], sampling, seeds=(1,)))
+    request = Request([7, 8, 9], sampling, seeds=(2,))
+    second = engine.submit(request)
+    drawn = {(second, 0): [token for token in engine.step() if token.ticket == second]}
+    engine.cancel(first)
+    while engine.busy:
+        drawn[second, 0] += engine.step()
+    compare({second: request}, set(), drawn, alone)
+
+
+def test_an_interrupted_prefill_leaves_nothing_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, alone = model_and_reference()
+    engine = Engine(model, eos_id=EOS)
+    engine._cache.keys.fill_(7.0)
+    request = Request([5, 6] * 20, SamplingConfig(max_new_tokens=9), seeds=(1,))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Decoder, "store", interrupted)
+        engine.run([request])
+    check_pages(engine)
+    assert not engine.busy
+    assert engine.run([request]) == [alone.completions(request)]
+    assert engine.stats().shared_prompt_tokens == 0
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt

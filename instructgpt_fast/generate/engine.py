@@ -151,7 +151,8 @@ class Engine:
         """Take waiting requests in, run a chunk of their prompts, and draw the next tokens of every active completion.
 
         Returns what was drawn; tokens of one completion stand in their order.
-        Raises TrainingError when the model's logits are NaN; the engine has dropped all requests then.
+        Raises TrainingError when the model's logits are NaN. After that, or when it was interrupted or failed in any
+        other way, the engine has dropped all requests.
         """
         return [Drawn(event.row.ticket, event.row.index, *event[1:]) for event in self._round()]
 
@@ -233,10 +234,17 @@ class Engine:
 
     @torch.inference_mode()
     def _round(self) -> list[_Event]:
-        self._schedule.admit()
-        self._schedule.prefill(self._prefill_tokens, self._decoder.store)
-        self._schedule.begin()
-        return self._decode() if self._active.rows else []
+        try:
+            self._schedule.admit()
+            self._schedule.prefill(self._prefill_tokens, self._decoder.store)
+            self._schedule.begin()
+            return self._decode() if self._active.rows else []
+        except BaseException:
+            # Rows may have moved on in the device's memory and not in the host's: nobody can go on with them.
+            self._schedule.cancel(None)
+            if self._tree is not None:
+                self._tree.clear()
+            raise
 
     def _decode(self) -> list[_Event]:
         rows = self._active.rows
@@ -260,7 +268,11 @@ class Engine:
                 if row.finish_reason is not None:
                     continue
                 if token < 0:
-                    self._broken(row)
+                    raise TrainingError(
+                        f"engine: the model's logits must be numbers, got NaN or infinity after {row.drawn} tokens of "
+                        f"completion {row.index} of request {row.ticket}; the weights are broken, use another "
+                        "checkpoint."
+                    )
                 found = self._steps.alternatives(slot, row, token, logprob) if row.top_logprobs else ()
                 text = row.take(token, logprob, found)
                 events.append(_Event(row, token, logprob, found, text, row.finish_reason))
@@ -270,15 +282,6 @@ class Engine:
             if rows[slot].finish_reason is not None:
                 self._schedule.finish(slot)
         return events
-
-    def _broken(self, row: Row) -> None:
-        self._schedule.cancel(None)
-        if self._tree is not None:
-            self._tree.clear()
-        raise TrainingError(
-            f"engine: the model's logits must be numbers, got NaN or infinity after {row.drawn} tokens of completion "
-            f"{row.index} of request {row.ticket}; the weights are broken, use another checkpoint."
-        )
 
     def _check_idle(self, caller: str) -> None:
         if self.busy:

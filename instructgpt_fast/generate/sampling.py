@@ -15,6 +15,8 @@ FinishReason = Literal["eos", "stop", "length"]
 STOP_STRINGS_AT_MOST = 16
 # 2^64 divided by the golden ratio: multiplying by it spreads consecutive run seeds over all 64 bits.
 _SPREAD = 0x9E3779B97F4A7C15
+# Logits are multiplied by the penalty and divided by the temperature in float32: both at their bounds leave room.
+_MODEST = "[1e-10, 1e10]"
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,19 @@ class SamplingConfig:
         rules = {
             "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
             "temperature must not be negative": self.temperature >= 0.0,
+            f"temperature must be 0 or in {_MODEST}": self.temperature == 0.0 or _is_modest(self.temperature),
             "top_k must not be negative": self.top_k >= 0,
+            "top_k must be less than 2^31": self.top_k < 2**31,
             "top_p must be in (0, 1]": 0.0 < self.top_p <= 1.0,
             "min_p must be in [0, 1]": 0.0 <= self.min_p <= 1.0,
             "repetition_penalty must be positive": self.repetition_penalty > 0.0,
+            f"repetition_penalty must be in {_MODEST}": _is_modest(self.repetition_penalty),
             f"stop must be at most {STOP_STRINGS_AT_MOST} texts, none empty":
                 len(self.stop) <= STOP_STRINGS_AT_MOST and all(self.stop),
             "stop_ids must not be negative": all(token >= 0 for token in self.stop_ids),
             "num_beams must be at least 1": self.num_beams >= 1,
+            # A million tokens to a power beyond that is no float any more.
+            "length_penalty must be in [-50, 50]": -50.0 <= self.length_penalty <= 50.0,
         }
         for rule, holds in rules.items():
             if not holds:
@@ -82,6 +89,10 @@ class SamplingConfig:
                     f"sampling: beam search (num_beams={self.num_beams}) draws nothing, so {name} must be {value}, got "
                     f"{getattr(self, name)}; set {name}={value}, or sample instead."
                 )
+
+
+def _is_modest(number: float) -> bool:
+    return 1e-10 <= number <= 1e10
 
 
 @dataclass(frozen=True)

@@ -173,5 +173,20 @@ def test_an_interrupted_prefill_leaves_nothing_to_be_found(monkeypatch: pytest.M
     assert engine.stats().shared_prompt_tokens == 0
 
 
+def test_an_interrupted_step_drops_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step has moved the rows on in memory, and nobody has seen what it drew: going on would skip a token."""
+    model, alone = model_and_reference()
+    engine = Engine(model, eos_id=EOS)
+    request = Request([5, 6] * 20, SamplingConfig(max_new_tokens=9), seeds=(1,))
+    engine.submit(request)
+    engine.step()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Engine, "_take", interrupted)
+        engine.step()
+    check_pages(engine)
+    assert (engine.busy, engine.step()) == (False, [])
+    assert engine.run([request]) == [alone.completions(request)]
+
+
 def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt

@@ -168,6 +168,17 @@ def test_waiting_prompts_take_the_place_of_finished_ones(monkeypatch: pytest.Mon
     assert min(sizes[: len(sizes) // 2]) >= 7
 
 
+@pytest.mark.parametrize("temperature", [1e-10, 1e10])
+@pytest.mark.parametrize("penalty", [1e-10, 1e10])
+def test_options_at_their_bounds_leave_numbers(temperature: float, penalty: float) -> None:
+    """What is allowed is no reason to say that the weights are broken."""
+    model, sampling = talkative(), SamplingConfig(
+        max_new_tokens=4, temperature=temperature, repetition_penalty=penalty, top_k=2**31 - 1, top_p=1e-50, min_p=1e-46
+    )
+    for completion in sample(model, prompts_of(3), sampling, eos_id=EOS):
+        assert all(-1e30 < logprob <= 0.0 for logprob in completion.logprobs)
+
+
 def test_same_seed_same_answer_other_seed_another() -> None:
     model, prompts = talkative(), prompts_of(3)
     first, again = (sample(model, prompts, SamplingConfig(seed=1), eos_id=EOS) for _ in range(2))

@@ -198,7 +198,7 @@ def _band(read: _Reader, layers: int) -> int | None:
             # Bounded: a hostile number of repetitions must not fill the memory.
             for _ in range(min(times, layers - len(kinds) + 1) if group else 0):
                 kinds += group[: layers + 1]
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, KeyError) as cause:  # KeyError: a slice of an object, since Python 3.12
         raise read.refuse("attention_types", "must be a list of [[names], times]") from cause
     if kinds == ["global"] * layers:
         return None

@@ -229,7 +229,7 @@ def test_missing_and_damaged_tokenizers(folder: Path) -> None:
 
 @pytest.mark.parametrize("types", [
     [[["local", "global"], 1]], [[["global", "local"], 10**18]], [[["global"] * 1000, 10**18]] * 50, "x", [[1, 2]],
-    [[["global", "local"], -1]], [[["global"], "2"]], [[[], 10**18]], 7,
+    [[["global", "local"], -1]], [[["global"], "2"]], [[[], 10**18]], 7, [[{"global": 1}, 2]],
 ])
 def test_layers_of_gpt_neo_in_another_order(folder: Path, types: Any) -> None:
     edit(folder, model_type="gpt_neo", architectures=["GPTNeoForCausalLM"], num_layers=2, hidden_size=32, num_heads=4,

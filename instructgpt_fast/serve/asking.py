@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from starlette.requests import Request as HttpRequest
 
 from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.generate import SamplingConfig, default_seeds
@@ -12,11 +15,22 @@ from instructgpt_fast.generate.requests import Drawn, Request
 from instructgpt_fast.serve.errors import bad_request
 from instructgpt_fast.serve.models import Served
 from instructgpt_fast.serve.options import ServeConfig
-from instructgpt_fast.serve.protocol import Sampled
+from instructgpt_fast.serve.protocol import Sampled, parse
 from instructgpt_fast.tokenizer import Tokenizer
 
 # JSON has no infinity; OpenAI's API writes the log-probability of what cannot be drawn so.
 _IMPOSSIBLE = -9999.0
+# Bytes of a body that is read at once. A larger one is read in a thread: a megabyte of the smallest messages takes most
+# of a second, in which nobody else would be sent anything.
+_SMALL_BODY = 1 << 14
+
+R = TypeVar("R", bound=Sampled)
+
+
+async def read(cls: type[R], http: HttpRequest) -> R:
+    """The body of a request. Raises ApiError 400 as `parse` does."""
+    body = await http.body()
+    return parse(cls, body) if len(body) <= _SMALL_BODY else await asyncio.to_thread(parse, cls, body)
 
 
 def check_choices(asked: Sampled, prompts: int, config: ServeConfig) -> None:
@@ -36,7 +50,8 @@ def requests_of(
 
     prompts: token ids. max_tokens: of an answer; None is what the context has room for, which ends it in any case.
     top_logprobs: alternatives told beside each token. param: the field that holds the prompts.
-    Raises ApiError 400 for a prompt that is empty or too long, and for numbers beyond the server's limits.
+    Raises ApiError 400 for a prompt that is empty, too long or has unknown ids, and for numbers beyond the server's
+    limits.
     """
     limit = served.context if config.max_new_tokens is None else config.max_new_tokens
     # Without a limit of the server's own, more than the context has room for is no mistake: it says "to the end".
@@ -45,7 +60,7 @@ def requests_of(
             f"a request may ask for {limit} tokens an answer, got {max_tokens}; ask for fewer.", "max_tokens"
         )
     for prompt in prompts:
-        _check_length(prompt, served, param)
+        _check_prompt(prompt, served, param)
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
     seeds = default_seeds(seed, len(prompts) * asked.choices)
     sampling = _sampling(asked, min(max_tokens or limit, limit, served.context))
@@ -56,13 +71,19 @@ def requests_of(
     ]
 
 
-def _check_length(prompt: Sequence[int], served: Served, param: str) -> None:
+def _check_prompt(prompt: Sequence[int], served: Served, param: str) -> None:
     if not prompt:
         raise bad_request(f"{param} must have at least one token, got none; write something.", param)
     if len(prompt) >= served.context:
         raise bad_request(
             f"The context of {served.name!r} is {served.context} tokens, prompt and answer together, got a prompt of "
             f"{len(prompt)} tokens; shorten it to at most {served.context - 1}.", param, "context_length_exceeded",
+        )
+    vocabulary = served.tokenizer.vocab_size
+    if min(prompt) < 0 or max(prompt) >= vocabulary:
+        raise bad_request(
+            f"token ids in {param} must be in 0..{vocabulary - 1}, got {f'{min(prompt)}..{max(prompt)}':.60}; encode "
+            f"it with the tokenizer of {served.name!r}.", param,
         )
 
 

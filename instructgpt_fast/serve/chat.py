@@ -21,7 +21,7 @@ from instructgpt_fast.serve import asking
 from instructgpt_fast.serve.answer import Token
 from instructgpt_fast.serve.errors import bad_request
 from instructgpt_fast.serve.models import Served, find
-from instructgpt_fast.serve.protocol import ChatMessage, ChatRequest, parse
+from instructgpt_fast.serve.protocol import ChatMessage, ChatRequest
 from instructgpt_fast.serve.respond import Serving, respond
 from instructgpt_fast.tokenizer import Message
 
@@ -32,7 +32,7 @@ router = APIRouter()
 async def chat_completions(http: HttpRequest) -> Response:
     """Answer a dialogue n times."""
     serving: Serving = http.app.state.serving
-    asked = parse(ChatRequest, await http.body())
+    asked = await asking.read(ChatRequest, http)
     max_tokens = _check(asked)
     served = find(serving.models, asked.model)
     asking.check_choices(asked, 1, serving.config)
@@ -107,7 +107,8 @@ class ChatWriter:
         told = None
         if self._asked.logprobs:
             entry = self._entry(drawn)
-            self._logprobs[choice].append(entry)
+            if not self._asked.stream:
+                self._logprobs[choice].append(entry)
             told = {"content": [entry], "refusal": None}
         if not drawn.text and reason is None and told is None:
             return None

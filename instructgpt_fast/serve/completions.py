@@ -20,7 +20,7 @@ from instructgpt_fast.serve import asking
 from instructgpt_fast.serve.answer import Token
 from instructgpt_fast.serve.errors import bad_request
 from instructgpt_fast.serve.models import Served, find
-from instructgpt_fast.serve.protocol import CompletionRequest, parse
+from instructgpt_fast.serve.protocol import CompletionRequest
 from instructgpt_fast.serve.respond import Serving, respond
 from instructgpt_fast.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ _DEFAULT_MAX_TOKENS = 16
 async def completions(http: HttpRequest) -> Response:
     """Complete each prompt n times."""
     serving: Serving = http.app.state.serving
-    asked = parse(CompletionRequest, await http.body())
+    asked = await asking.read(CompletionRequest, http)
     _check(asked)
     served = find(serving.models, asked.model)
     asking.check_choices(asked, len(asked.prompt), serving.config)
@@ -96,7 +96,9 @@ class CompletionWriter:
         if drawn.text:
             self._texts[choice].append(drawn.text)
         self._reasons[choice] = reason
-        told = self._logprobs[choice].add(drawn) if self._asked.logprobs is not None else None
+        told = None
+        if self._asked.logprobs is not None:
+            told = self._logprobs[choice].add(drawn, keep=not self._asked.stream)
         if not drawn.text and reason is None and told is None:
             return None
         return self._event(choice, drawn.text, told, reason)
@@ -137,7 +139,7 @@ class _Logprobs:
         self._text, self._offset = tokenizer.text_stream(), offset
         self._parts: list[dict[str, Any]] = []
 
-    def add(self, drawn: Drawn) -> dict[str, Any]:
+    def add(self, drawn: Drawn, *, keep: bool) -> dict[str, Any]:
         text, logprob = asking.token_text(self._tokenizer, drawn.token), asking.json_logprob(drawn.logprob)
         top = None
         if self._alternatives:
@@ -148,7 +150,8 @@ class _Logprobs:
             "text_offset": [self._offset],
         }
         self._offset += len(self._text.push(drawn.token))
-        self._parts.append(part)
+        if keep:
+            self._parts.append(part)
         return part
 
     def all(self) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def test_wrong_chats(server: Running, options: dict[str, Any], told: str, param:
 @pytest.mark.parametrize(("options", "told", "param"), [
     ({"echo": True, "logprobs": 1}, "echo is not served together with logprobs", "echo"),
     ({"best_of": 3}, "best_of is not served but as n", "best_of"), ({"suffix": "."}, "suffix is not served", "suffix"),
-    ({"prompt": [10**6]}, "1000000", None), ({"prompt": [-1]}, "-1", None), ({"prompt": ["a"] * 7}, "6 answers", "n"),
+    ({"prompt": [10**6]}, "1000000", "prompt"), ({"prompt": [-1]}, "-1", "prompt"),
+    ({"prompt": [10**6], "echo": True}, "1000000", "prompt"), ({"prompt": ["a"] * 7}, "6 answers", "n"),
     ({"prompt": [5] * CONTEXT}, f"{CONTEXT} tokens, prompt and answer together, got a prompt of {CONTEXT}", "prompt"),
 ], ids=lambda value: str(value)[:60])
 def test_wrong_completions(server: Running, options: dict[str, Any], told: str, param: str | None) -> None:
@@ -206,7 +207,7 @@ def test_requests_that_take_too_long(folder: Any) -> None:
         small.wait_until_idle()
         host, port = small.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                                b"Content-Length: 100\r\n\r\n{")
             assert b"408" in connection.recv(1000).split(b"\r\n")[0]
 
@@ -217,7 +218,7 @@ def test_a_client_that_leaves_frees_its_rows(folder: Any, stream: bool) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         body = json.dumps({"model": f"long{stream}", "prompt": "x", "n": 6, "max_tokens": 4000, "stream": stream})
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                                f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
             stats = server.serving.worker.stats
             wait_until(lambda: stats[f"long{stream}"].active == 4, lambda: f"not begun: {stats}")
@@ -235,7 +236,7 @@ def test_a_client_that_does_not_read_is_left(folder: Any) -> None:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect((host, int(port)))
-            connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                                f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
             stats = server.serving.worker.stats
             wait_until(lambda: stats["much"].active == 16, lambda: f"not begun: {stats}")

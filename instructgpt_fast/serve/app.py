@@ -43,9 +43,12 @@ def create_app(config: ServeConfig, models: dict[str, Served], key: bytes | None
         yield
         await worker.stop()
 
-    # No pages of documentation: they would load scripts from other hosts.
+    # No pages of documentation: they would load scripts from other hosts. And no telemetry, which newer versions of
+    # FastAPI send where the environment says so (older ones ignore the argument): what is asked here stays here.
     app = FastAPI(
-        title="instructgpt_fast", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+        title="instructgpt_fast", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False,
+                   "operation_spans": False},
     )
     app.state.serving = Serving(config, models, worker, metrics, gate)
     for part in (router, completions.router, chat.router, page.router):

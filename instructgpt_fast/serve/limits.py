@@ -1,4 +1,4 @@
-"""What a request must pass before its content is looked at: stop, key, number, content type, size, time.
+"""What a request must pass before its content is looked at: host, stop, key, number, content type, size, time.
 
 One pure ASGI middleware: the body is counted while it streams in, and is read whole before the routes see it, so a
 request that is too large or too slow costs no more than its limit.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -38,7 +39,15 @@ class Limits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its whole body, or answer it with the reason why not."""
-        if scope["type"] != "http" or scope["path"] in _OPEN:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check_host(scope)
+        except ApiError as error:
+            await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
+            return
+        if scope["path"] in _OPEN:
             await self._app(scope, receive, send)
             return
         self._under_way += 1
@@ -70,6 +79,21 @@ class Limits:
             raise ApiError(
                 415, f"The content type of a request must be application/json, got {kind[:60]!r}; "
                 "send the header 'Content-Type: application/json'.", code="unsupported_content_type",
+            )
+
+    def _check_host(self, scope: Scope) -> None:
+        """Refuse a page that has its own name lead to this machine (DNS rebinding): no Origin gives it away.
+
+        A key keeps such pages out too, because they do not know it.
+        """
+        allowed = self._config.allowed_hosts
+        if self._key is not None or not (allowed or _is_loopback((scope.get("server") or ("",))[0])):
+            return
+        name = _without_port(Headers(scope=scope).get("host", ""))
+        if name and name not in map(str.lower, ("localhost", *allowed)) and _address(name) is None:
+            raise ApiError(
+                403, f"The host must be localhost, an IP address or one of --allowed-hosts, got {name[:100]!r}; start "
+                "the server with --allowed-hosts and this name if it is yours.", code="host_not_allowed",
             )
 
     def _check_key(self, sent: str) -> None:
@@ -106,6 +130,24 @@ class Limits:
                 f"{len(body):,} bytes of it; send it faster.", code="body_timeout",
             ) from None
         return bytes(body)
+
+
+def _without_port(host: str) -> str:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.strip().lower().removesuffix(".")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    mapped = getattr(address, "ipv4_mapped", None)  # how a socket for both kinds of addresses shows 127.0.0.1
+    return address is not None and (mapped or address).is_loopback
 
 
 class _GoneError(Exception):

@@ -47,12 +47,15 @@ class ServeConfig(Options):
     """Largest body of a request; a larger one is refused with 413."""
     max_requests: int = 512
     """Requests under way at the same time, in any state; what comes beyond is refused with 429."""
+    max_connections: int = 800
+    """Connections open at the same time; one more is closed at once. Each needs a file of those that the system allows
+    (ulimit -n)."""
     max_unread_tokens: int = 4096
     """Tokens of a request that may wait for a client that reads slowly; beyond, the request is cancelled."""
     request_seconds: float = 600.0
     """Longest time from a request's arrival, its body included, to the last byte of its answer."""
     body_seconds: float = 30.0
-    """Longest time in which the body of a request must arrive."""
+    """Longest time in which the head of a request must arrive, and then its body."""
     grace_seconds: float = 30.0
     """On SIGTERM or Ctrl-C: how long requests that are under way may go on."""
     api_key_file: str | None = None
@@ -60,6 +63,9 @@ class ServeConfig(Options):
     or asks for no key where that is not set."""
     allowed_origins: tuple[str, ...] = ()
     """Web origins whose pages may call this server, such as https://example.org; its own page needs none."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names by which clients without a key may call this machine's own address; localhost and IP addresses
+    always may. Where some are given, clients from elsewhere must use them too."""
     log_requests: bool = False
     """Write a line for each request (address, path, status; never its text) to standard error."""
 
@@ -68,7 +74,8 @@ class ServeConfig(Options):
         super().check()
         self.require("give at least one checkpoint", bool(self.checkpoint), checkpoint=self.checkpoint)
         self.require("port must be in 0..65535", 0 <= self.port <= 65535, port=self.port)
-        for name in ("max_rows", "max_choices", "max_request_bytes", "max_requests", "max_unread_tokens"):
+        for name in ("max_rows", "max_choices", "max_request_bytes", "max_requests", "max_connections",
+                     "max_unread_tokens"):
             self.require(f"{name} must be at least 1", getattr(self, name) >= 1, **{name: getattr(self, name)})
         for name in ("cache_tokens", "max_new_tokens"):
             value = getattr(self, name)
@@ -82,6 +89,11 @@ class ServeConfig(Options):
             self.require(
                 "allowed_origins must be '*' or like https://example.org, without a path",
                 origin == "*" or re.fullmatch(r"https?://[^/\s]+", origin) is not None, allowed_origins=origin,
+            )
+        for host in self.allowed_hosts:
+            self.require(
+                "allowed_hosts must be names like models.example.org, without port or path",
+                re.fullmatch(r"[A-Za-z0-9_.-]+", host) is not None, allowed_hosts=host,
             )
 
     def model_names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from instructgpt_fast.generate.requests import Request
@@ -27,6 +27,8 @@ log = logging.getLogger("instructgpt_fast.serve")
 
 # How long the last words to a client may take that may not be reading.
 _LAST_WORDS_SECONDS = 1.0
+# Bytes of an answer that are handed to the connection at once; the next ones wait until these are taken.
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ async def respond(
         async with asyncio.timeout(serving.config.request_seconds):
             if not stream:
                 await until_gone(http.receive, answer, _collect(answer, writer))
-                return JSONResponse(writer.whole())
+                return WholeAnswer(serving, answer, await rendered(writer.whole()))
             await until_gone(http.receive, answer, answer.accepted())
             streaming = True
             return EventStream(serving, answer, writer, include_usage)
@@ -124,6 +126,42 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+async def rendered(whole: dict[str, Any]) -> bytes:
+    """The JSON of an answer in one piece; between its choices, which can be megabytes, others get their turn."""
+    choices = []
+    for choice in whole["choices"]:
+        choices.append(_json(choice))
+        await asyncio.sleep(0)
+    rest = _json({name: value for name, value in whole.items() if name != "choices"})
+    return f'{rest[:-1]},"choices":[{",".join(choices)}]}}'.encode()
+
+
+class WholeAnswer(Response):
+    """An answer in one piece, sent no faster than it is read, and within the time of its request."""
+
+    media_type = "application/json"
+
+    def __init__(self, serving: Serving, answer: Answer, body: bytes) -> None:
+        super().__init__(body)
+        self._serving, self._answer = serving, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a client that has not read it when the time is over is left."""
+        seconds = self._serving.config.request_seconds - self._answer.age
+        body = memoryview(self.body)
+        try:
+            async with asyncio.timeout(seconds):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                for begin in range(0, len(body), _PIECE):
+                    piece = bytes(body[begin : begin + _PIECE])
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            error = errors.timed_out(self._serving.config.request_seconds)
+            scope["state"]["status"] = error.status
+            log.warning("a client stopped reading and is left: %s", error.message)
+
+
 class EventStream(Response):
     """Server-sent events of an answer, each a JSON object, and at last [DONE]; a failure on the way is an event too."""
 
@@ -144,9 +182,8 @@ class EventStream(Response):
                 await until_gone(receive, self._answer, self._events(send))
         except ClientGoneError:
             scope["state"]["status"] = errors.CLIENT_GONE
-        except TimeoutError:
-            await self._fail(send, errors.timed_out(self._serving.config.request_seconds))
-        except ApiError as error:
+        except (TimeoutError, ApiError) as cause:
+            error = cause if isinstance(cause, ApiError) else errors.timed_out(self._serving.config.request_seconds)
             scope["state"]["status"] = error.status
             await self._fail(send, error)
         finally:
@@ -171,5 +208,9 @@ class EventStream(Response):
 
 async def _send(send: Send, events: Sequence[dict[str, Any]]) -> None:
     if events:
-        text = "".join(f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n" for event in events)
+        text = "".join(f"data: {_json(event)}\n\n" for event in events)
         await send({"type": "http.response.body", "body": text.encode("utf-8"), "more_body": True})
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

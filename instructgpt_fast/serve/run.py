@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.serve import errors
 from instructgpt_fast.serve.app import create_app
+from instructgpt_fast.serve.connection import connection_class
 from instructgpt_fast.serve.models import load_models
 from instructgpt_fast.serve.options import KEY_VARIABLE, ServeConfig
 from instructgpt_fast.serve.respond import Serving
@@ -92,7 +93,7 @@ class Server(uvicorn.Server):
         self._grace = config.grace_seconds
         # Requests are logged where that is asked for; of uvicorn's own steps only what goes wrong.
         super().__init__(uvicorn.Config(
-            app, http="h11", ws="none", loop="asyncio", lifespan="on",
+            app, http=connection_class(config), ws="none", loop="asyncio", lifespan="on",
             log_level="info" if config.log_requests else "warning", access_log=config.log_requests,
             proxy_headers=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ))

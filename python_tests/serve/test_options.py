@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
     ({"checkpoint": ()}, "give at least one checkpoint"), ({"port": 65536}, r"port must be in 0\.\.65535"),
     ({"max_rows": 0}, "max_rows must be at least 1"), ({"max_queue": -1}, "max_queue must not be negative"),
     ({"cache_tokens": 0}, "cache_tokens must be at least 1 or none"), ({"request_seconds": 0}, "must be positive"),
+    ({"max_connections": 0}, "max_connections must be at least 1"),
+    ({"allowed_hosts": ("example.org:80",)}, "without port or path"),
     ({"names": ("a", "b")}, "names must be one a checkpoint"), ({"checkpoint": ("x/a", "y/a")}, "names must differ"),
     ({"names": ("../a",)}, "a name must begin with a letter or digit"), ({"names": ("a b",)}, "a name must begin"),
     ({"allowed_origins": ("example.org",)}, "like https://example.org"), ({"api_key": "x"}, "unknown option 'api_key'"),

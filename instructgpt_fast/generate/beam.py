@@ -63,8 +63,10 @@ def beam_search(
         )
     if sampling.stop and tokenizer is None:
         raise ConfigError(f"beam_search: stop strings need a tokenizer, got stop={sampling.stop!r} without one.")
+    if batch_size < 1:
+        raise ConfigError(f"beam_search: batch_size must be at least 1, got {batch_size}; correct the option.")
     for place, prompt in enumerate(prompts):
-        check_prompt(prompt, model.config, f"prompt {place}")
+        check_prompt("beam_search", prompt, model.config, f"prompt {place}")
     if not prompts:
         return []
     rules = _Rules(sampling, frozenset({eos_id, *sampling.stop_ids}), tokenizer)

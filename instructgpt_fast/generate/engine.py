@@ -197,7 +197,7 @@ class Engine:
 
     def _submit(self, request: Request) -> list[Row]:
         sampling, context = request.sampling, self.model.config.n_positions
-        check_prompt(request.prompt, self.model.config, "the prompt")
+        check_prompt("engine", request.prompt, self.model.config, "the prompt")
         limit = min(len(request.prompt) + sampling.max_new_tokens, context)
         room = self._cache.pages * self._cache.page_size
         if limit > room:
@@ -218,7 +218,7 @@ class Engine:
                 f"{request.top_logprobs}; correct the request."
             )
         seeds = default_seeds(sampling.seed, request.count) if request.seeds is None else list(request.seeds)
-        check_seeds(seeds, request.count, "completion")
+        check_seeds("engine", seeds, request.count, "completion")
         ticket, self._tickets = self._tickets, self._tickets + 1
         ends = frozenset((self.eos_id, *sampling.stop_ids))
         rows = [
@@ -320,9 +320,9 @@ def sample(
     if batch_size < 1:
         raise ConfigError(f"sample: batch_size must be at least 1, got {batch_size}; correct the option.")
     seeds = default_seeds(sampling.seed, len(prompts)) if seeds is None else list(seeds)
-    check_seeds(seeds, len(prompts), "prompt")
+    check_seeds("sample", seeds, len(prompts), "prompt")
     for i, prompt in enumerate(prompts):
-        check_prompt(prompt, model.config, f"prompt {i}")
+        check_prompt("sample", prompt, model.config, f"prompt {i}")
     if not prompts:
         return []
     if engine is None:

@@ -48,26 +48,26 @@ class Drawn:
     finish_reason: FinishReason | None = None
 
 
-def check_prompt(prompt: Sequence[int], config: GPTConfig, name: str) -> None:
-    """Raise DataError unless a model of this shape can complete the prompt, which the message calls `name`."""
+def check_prompt(who: str, prompt: Sequence[int], config: GPTConfig, name: str) -> None:
+    """Raise DataError of `who` unless a model of this shape can complete the prompt, which the message calls `name`."""
     context, vocabulary = config.n_positions, config.vocab_size
     if not prompt:
-        raise DataError(f"sample: a prompt must have at least one token, got none in {name}; leave it out.")
+        raise DataError(f"{who}: a prompt must have at least one token, got none in {name}; leave it out.")
     if len(prompt) >= context:
         raise DataError(
-            f"sample: a prompt must be shorter than the context of {context} tokens, got {len(prompt)} in {name}; "
+            f"{who}: a prompt must be shorter than the context of {context} tokens, got {len(prompt)} in {name}; "
             "shorten it or use a model with more positions."
         )
     if min(prompt) < 0 or max(prompt) >= vocabulary:
         raise DataError(
-            f"sample: token ids must be in 0..{vocabulary - 1}, got {min(prompt)}..{max(prompt)} in {name}; encode it "
+            f"{who}: token ids must be in 0..{vocabulary - 1}, got {min(prompt)}..{max(prompt)} in {name}; encode it "
             "with the model's own tokenizer."
         )
 
 
-def check_seeds(seeds: Sequence[int], count: int, each: str) -> None:
-    """Raise ConfigError unless there are `count` seeds in [0, 2^63), one for `each` of what they are for."""
+def check_seeds(who: str, seeds: Sequence[int], count: int, each: str) -> None:
+    """Raise ConfigError of `who` unless there are `count` seeds in [0, 2^63), one for `each` of what they are for."""
     if len(seeds) != count:
-        raise ConfigError(f"sample: there must be one seed a {each}, got {len(seeds)} for {count} {each}s.")
+        raise ConfigError(f"{who}: there must be one seed a {each}, got {len(seeds)} for {count} {each}s.")
     if any(not 0 <= seed < 2**63 for seed in seeds):
-        raise ConfigError("sample: seeds must be in [0, 2^63), got one outside; take them modulo 2^63.")
+        raise ConfigError(f"{who}: seeds must be in [0, 2^63), got one outside; take them modulo 2^63.")

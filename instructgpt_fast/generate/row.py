@@ -13,13 +13,14 @@ class Row:
     """A completion of a request.
 
     tokens: the prompt and what has been drawn. stored: how many of them have their keys and values in `pages`.
-    limit: how many tokens it may have at most. followers: completions of the same prompt that begin where this one's
-    prompt ends.
+    limit: how many tokens it may have at most. counted: whether its prompt is among those begun. followers: completions
+    of the same prompt that begin where this one's prompt ends.
     """
 
     __slots__ = (
-        "alternatives", "ends", "finish_reason", "followers", "index", "limit", "logprobs", "pages", "parameters",
-        "penalised", "pieces", "prompt_length", "seed", "stop_text", "stored", "ticket", "tokens", "top_logprobs",
+        "alternatives", "counted", "ends", "finish_reason", "followers", "index", "limit", "logprobs", "pages",
+        "parameters", "penalised", "pieces", "prompt_length", "seed", "stop_text", "stored", "ticket", "tokens",
+        "top_logprobs",
     )
 
     def __init__(
@@ -37,6 +38,7 @@ class Row:
         self.penalised = sampling.repetition_penalty != NO_PENALTY
         self.pages: list[int] = []
         self.stored = 0
+        self.counted = False
         self.followers: list[Row] = []
         self.logprobs: list[float] = []
         self.alternatives: list[tuple[tuple[int, float], ...]] = []

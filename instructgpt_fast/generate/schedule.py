@@ -116,9 +116,7 @@ class Schedule:
             return False
         row.pages = known + self._pool.claim(needed)
         row.stored = len(known) * self._size
-        if not row.drawn:
-            self.prompt_tokens += row.prompt_length
-            self.shared_prompt_tokens += row.stored
+        self._count(row)
         return True
 
     def _shared_soon(self, row: Row) -> bool:
@@ -137,10 +135,15 @@ class Schedule:
         forks = self._pool.fork([(row.pages, row.stored)] * served)
         for follower, pages in zip(followers, forks, strict=False):
             follower.pages, follower.stored = pages, row.stored
-            self.prompt_tokens += row.prompt_length
-            self.shared_prompt_tokens += row.stored
+            self._count(follower)
         self.waiting.extendleft(reversed(followers[served:]))
         return followers[:served]
+
+    def _count(self, row: Row) -> None:
+        if not row.counted:  # not again when it comes back from waiting
+            row.counted = True
+            self.prompt_tokens += row.prompt_length
+            self.shared_prompt_tokens += row.stored
 
     def _follows(self, other: Row, row: Row) -> bool:
         return other.ticket == row.ticket and not other.drawn

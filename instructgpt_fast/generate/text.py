@@ -16,7 +16,7 @@ from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.generate.beam import beam_search
 from instructgpt_fast.generate.engine import Engine, sample
 from instructgpt_fast.generate.few_shot import Examples, FewShot, as_few_shot
-from instructgpt_fast.generate.requests import Request
+from instructgpt_fast.generate.requests import Request, check_prompt
 from instructgpt_fast.generate.sampling import Completion, SamplingConfig
 from instructgpt_fast.model import GPT
 from instructgpt_fast.tokenizer import Message, Tokenizer, as_messages
@@ -95,9 +95,15 @@ def stream(
             f"{task.sampling.num_beams}; use generate."
         )
     tokens = task.encode(prompt)
+    check_prompt("stream", tokens, task.model.config, "the prompt")
     if engine is None:
         room = min(len(tokens) + task.sampling.max_new_tokens, task.model.config.n_positions)
         engine = engine_for(task.loaded, cache_tokens=room)
+    elif engine.model is not task.model or engine.tokenizer is not task.tokenizer or engine.busy:
+        got = "requests under way" if engine.busy else "another model or tokenizer"
+        raise ConfigError(
+            f"stream: the engine must be of this model and have nothing to do, got one with {got}; leave it out."
+        )
     ticket = engine.submit(Request(tokens, task.sampling))
     try:
         while engine.busy:
@@ -176,9 +182,11 @@ def _complete(
     options: Mapping[str, Any],
 ) -> tuple[bool, list[list[Completion]]]:
     """Whether one prompt was given, and n completions of each prompt."""
-    for name, value in (("n", n), ("batch_size", batch_size)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"generate: {name} must be a number of at least 1, got {value!r}; correct the option.")
+    for name, value, least in (("n", n, 1), ("batch_size", batch_size, 1), ("top_logprobs", top_logprobs, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(
+                f"generate: {name} must be a number of at least {least}, got {value!r}; correct the option."
+            )
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise DataError(
             f"generate: a prompt must be text, a list of messages, or a list of these, got {type(prompt).__name__}"
@@ -186,6 +194,8 @@ def _complete(
     task = _task(source, examples, options)
     one = isinstance(prompt, str) or _is_dialogue(prompt)
     prompts = [task.encode(each) for each in ([prompt] if one else prompt)]
+    for place, tokens in enumerate(prompts):
+        check_prompt("generate", tokens, task.model.config, f"prompt {place}")
     sampling, tokenizer = task.sampling, task.tokenizer
     if sampling.num_beams > 1:
         if top_logprobs:

@@ -71,6 +71,7 @@ def test_company_changes_no_bit(kind: str, company: str) -> None:
     stats = engine.stats()
     if "short of pages" in company:
         assert stats.preempted > 0, "the case must be what its name says"
+    assert stats.prompt_tokens == sum(len(request.prompt) * request.count for request in requests_of(9))
     assert (stats.shared_prompt_tokens > 0) or company == "nothing shared"
 
 

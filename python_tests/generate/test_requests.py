@@ -118,7 +118,7 @@ def test_one_prompt_many_times_is_run_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def bad_requests() -> Iterator[tuple[Request, type[Exception], str]]:
-    yield Request([]), DataError, "at least one token, got none in the prompt"
+    yield Request([]), DataError, "engine: a prompt must have at least one token, got none in the prompt"
     yield Request([5] * 48), DataError, "context of 48 tokens, got 48 in the prompt"
     yield Request([97]), DataError, r"token ids must be in 0..96, got 97"
     yield Request([5] * 10, SamplingConfig(max_new_tokens=30)), DataError, "cache of 32 tokens, got 10 and up to 30"
@@ -127,7 +127,7 @@ def bad_requests() -> Iterator[tuple[Request, type[Exception], str]]:
     yield Request([5], beams), ConfigError, "num_beams must be 1, got 2"
     yield Request([5], SamplingConfig(max_new_tokens=9), count=0), ConfigError, "count must be at least 1"
     yield Request([5], SamplingConfig(max_new_tokens=9), top_logprobs=-1), ConfigError, "top_logprobs at least 0"
-    yield Request([5], SamplingConfig(max_new_tokens=9), count=2, seeds=[1]), ConfigError, "one seed a completion"
+    yield Request([5], SamplingConfig(max_new_tokens=9), count=2, seeds=[1]), ConfigError, "engine: there must be one"
 
 
 @pytest.mark.parametrize(("bad", "error", "message"), list(bad_requests()))

@@ -25,6 +25,7 @@ from instructgpt_fast.generate import (
     sample,
     stream,
 )
+from instructgpt_fast.generate.text import engine_for
 from instructgpt_fast.model import GPT, PAGE_SIZE, GPTConfig, ScalarModel
 from instructgpt_fast.tokenizer import Tokenizer
 
@@ -224,7 +225,10 @@ def test_a_hugging_face_folder_answers_as_in_transformers(raw: Loaded, tmp_path:
     ({"num_beams": 2, "temperature": 0, "n": 3}, ConfigError, r"n must be in 1..num_beams, got n=3"),
     ({"num_beams": 2, "temperature": 0, "top_logprobs": 1}, ConfigError, "top_logprobs must be 0 beside num_beams"),
     ({"examples": [("a",)]}, DataError, r"pair of texts \(x, y\)"),
-    ({"prompt": "z " * 200}, DataError, "context of 64"),
+    ({"top_logprobs": "2"}, ConfigError, "top_logprobs must be a number of at least 0, got '2'"),
+    ({"top_logprobs": -1}, ConfigError, "top_logprobs must be a number of at least 0, got -1"),
+    ({"prompt": "z " * 200}, DataError, "generate: a prompt must be shorter than the context of 64"),
+    ({"prompt": ["x", "z " * 200], "n": 3}, DataError, "in prompt 1"),
     ({"prompt": 5}, DataError, "text, a list of messages, or a list of these, got int"),
 ])
 def test_errors(loaded: Loaded, options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -237,6 +241,22 @@ def test_no_checkpoint_and_no_beams_in_a_stream(loaded: Loaded, tmp_path: Path) 
         generate(tmp_path / "absent", "x")
     with pytest.raises(ConfigError, match="stream: num_beams must be 1"):
         next(stream(loaded, "x", num_beams=2, temperature=0))
+    with pytest.raises(DataError, match="stream: a prompt must be shorter than the context of 64"):
+        next(stream(loaded, "z " * 200))
+
+
+def test_a_stream_needs_an_engine_of_its_own(loaded: Loaded, raw: Loaded) -> None:
+    """Another model would answer in the place of the one asked, and tokens of other requests would be mixed in."""
+    other = engine_for(dataclasses.replace(loaded, model=GPT(loaded.model.config)))
+    with pytest.raises(ConfigError, match="got one with another model or tokenizer"):
+        next(stream(loaded, "x", engine=other))
+    engine = engine_for(loaded)
+    first = stream(loaded, "x", engine=engine)
+    next(first)
+    with pytest.raises(ConfigError, match="got one with requests under way"):
+        next(stream(loaded, "x", engine=engine))
+    first.close()
+    assert "".join(stream(loaded, "x", engine=engine, max_new_tokens=9)) == generate(loaded, "x", max_new_tokens=9)
 
 
 def test_a_reward_model_does_not_talk(loaded: Loaded, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_stop_strings_end_beams(talker: tuple[GPT, Tokenizer]) -> None:
     ({"num_beams": 2, "temperature": 0.0}, {"prompts": [[5], []]}, DataError, "none in prompt 1"),
     ({"num_beams": 2, "temperature": 0.0}, {"prompts": [[5] * 48]}, DataError, "context of 48 tokens, got 48"),
     ({"num_beams": 2, "temperature": 0.0}, {"prompts": [[97]]}, DataError, r"must be in 0..96, got 97..97"),
-    ({"num_beams": 2, "temperature": 0.0}, {"batch_size": 0}, ConfigError, "beam_search: batch_size must be at least 1"),
+    ({"num_beams": 2, "temperature": 0.0}, {"batch_size": 0}, ConfigError, "batch_size must be at least 1, got 0"),
 ])
 def test_refused(options: dict[str, Any], arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

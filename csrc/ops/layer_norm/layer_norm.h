@@ -52,6 +52,9 @@ struct LayerNormBackward {
   bool aligned;            // every pointer stands on 16 bytes
 };
 
+// On the CPU, where any alignment will do. eps stands for the one in `arguments`, which has lost half its digits.
+void layer_norm_forward_cpu(const LayerNormForward& arguments, double eps);
+
 void layer_norm_forward_cuda(const LayerNormForward& arguments, const DeviceContext& context);
 void layer_norm_backward_cuda(const LayerNormBackward& arguments, const DeviceContext& context);
 

@@ -1,7 +1,7 @@
-// layer_norm: checks, allocation and registration of the CUDA execution.
+// layer_norm: checks of backward, allocation and registration of the CUDA execution.
 #include "binding/aten.h"
 #include "binding/cuda/context.h"
-#include "ops/layer_norm/layer_norm.h"
+#include "ops/layer_norm/layer_norm_call.h"
 
 namespace igf {
 namespace {
@@ -10,37 +10,12 @@ constexpr const char* kOp = "layer_norm";
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_cuda(Tensor x, OptionalTensor residual, Tensor weight, Tensor bias,
                                                            double eps) {
-  check_vector(kOp, "weight", weight, last_size(x));
-  check_vector(kOp, "bias", bias, last_size(x));
-  check_dtype(kOp, "bias", bias, weight.scalar_type());
-  if (residual.has_value()) {
-    check_same_sizes(kOp, "residual", *residual, x);
-    check_dtype(kOp, "residual", *residual, x.scalar_type());
-  }
   const DeviceGuard guard(x.get_device_index());
-  x = dense(x), residual = dense(residual), weight = dense(weight), bias = dense(bias);
-  const int64_t rows = rows_of(x);
-  const Tensor y = new_empty_like(x);
-  const Tensor summed = residual.has_value() ? new_empty_like(x) : new_empty(x, {0}, x.scalar_type());
-  const Tensor mean = new_empty(x, {rows}, ScalarType::Float);
-  const Tensor rstd = new_empty(x, {rows}, ScalarType::Float);
-  LayerNormForward arguments{};
-  arguments.x = const_pointer(x);
-  arguments.residual = const_pointer(residual);
-  arguments.weight = const_pointer(weight);
-  arguments.bias = const_pointer(bias);
-  arguments.y = mutable_pointer(y);
-  arguments.summed = residual.has_value() ? mutable_pointer(summed) : nullptr;
-  arguments.mean = mutable_data<float>(mean);
-  arguments.rstd = mutable_data<float>(rstd);
-  arguments.rows = rows;
-  arguments.width = last_size(x);
-  arguments.eps = static_cast<float>(eps);
-  arguments.element = element_of(kOp, x);
-  arguments.weight_element = element_of(kOp, weight);
-  arguments.aligned = is_aligned(x) && is_aligned(residual) && is_aligned(weight) && is_aligned(bias);
-  layer_norm_forward_cuda(arguments, device_context(x));
-  return {y, summed, mean, rstd};
+  LayerNormCall call = layer_norm_call(x, residual, weight, bias, eps);
+  call.arguments.aligned =
+      is_aligned(call.x) && is_aligned(call.residual) && is_aligned(call.weight) && is_aligned(call.bias);
+  layer_norm_forward_cuda(call.arguments, device_context(x));
+  return {call.y, call.summed, call.mean, call.rstd};
 }
 
 std::tuple<Tensor, Tensor, Tensor> layer_norm_backward_cuda_op(Tensor dy, OptionalTensor dsummed, Tensor summed,

@@ -1,38 +1,17 @@
-// layer_norm: schema, checks and the CPU execution, which is ATen's native_layer_norm plus the residual addition.
-#include "ops/layer_norm/layer_norm.h"
-
+// layer_norm: schema and the CPU execution; backward is ATen's native_layer_norm_backward.
 #include "binding/aten.h"
-#include "binding/tensor.h"
+#include "ops/layer_norm/layer_norm_call.h"
 
 namespace igf {
 namespace {
 
 constexpr const char* kOp = "layer_norm";
 
-void check_inputs(const Tensor& x, const OptionalTensor& residual, const Tensor& weight, const Tensor& bias) {
-  IGF_CHECK(x.dim() >= 1, kOp, ": x needs at least one dimension");
-  check_vector(kOp, "weight", weight, last_size(x));
-  check_vector(kOp, "bias", bias, last_size(x));
-  check_dtype(kOp, "bias", bias, weight.scalar_type());
-  if (residual.has_value()) {
-    check_same_sizes(kOp, "residual", *residual, x);
-    check_dtype(kOp, "residual", *residual, x.scalar_type());
-  }
-}
-
-// ATen keeps f32 statistics for bf16 and f16 input only when weight and bias are f32.
 std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_cpu(Tensor x, OptionalTensor residual, Tensor weight, Tensor bias,
                                                           double eps) {
-  check_inputs(x, residual, weight, bias);
-  const Tensor summed =
-      residual.has_value() ? dense(torch::stable::subtract(x, *residual, -1.0)) : new_empty(x, {0}, x.scalar_type());
-  const Tensor input = residual.has_value() ? summed : dense(x);
-  const std::vector<int64_t> normalized{last_size(x)};
-  auto [y, mean, rstd] = call_aten<Tensor, Tensor, Tensor>(
-      "aten::native_layer_norm", "", input, normalized, OptionalTensor(cast(weight, ScalarType::Float)),
-      OptionalTensor(cast(bias, ScalarType::Float)), eps);
-  const std::vector<int64_t> rows{rows_of(x)};
-  return {y, summed, torch::stable::reshape(mean, rows), torch::stable::reshape(rstd, rows)};
+  const LayerNormCall call = layer_norm_call(x, residual, weight, bias, eps);
+  layer_norm_forward_cpu(call.arguments, eps);
+  return {call.y, call.summed, call.mean, call.rstd};
 }
 
 std::tuple<Tensor, Tensor, Tensor> layer_norm_backward_cpu(Tensor dy, OptionalTensor dsummed, Tensor summed,

@@ -5,7 +5,9 @@ Not covered: whether the tensors' numbers are the ones their author stored; thes
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,19 +56,35 @@ def read_hugging_face(
     Raises CheckpointError, naming file, key and value, for anything that cannot be served exactly.
     """
     described = read_config(read_object(folder, CONFIG), inner_file(folder, CONFIG))
-    stored = StoredTensors(folder)
-    _check_tensors(folder, described, stored)
-    tokenizer = _read_tokenizer(folder, described)
-    config = _with_vocabulary(described.config, tokenizer.vocab_size)
-    dtype = dtype or stored.dtype("wte.weight")
-    model: GPT | ScalarModel = (ScalarModel if described.scalar else GPT)(config, device="meta", dtype=dtype)
-    memory: dict[str, Tensor] = {
-        name: torch.empty(t.shape, dtype=t.dtype, device=device) for name, t in model.state_dict().items()
-    }
-    _fill(memory, described, stored, tokenizer)
+    with _telling_of_memory(folder):
+        stored = StoredTensors(folder)
+        _check_tensors(folder, described, stored)
+        tokenizer = _read_tokenizer(folder, described)
+        config = _with_vocabulary(described.config, tokenizer.vocab_size)
+        dtype = dtype or stored.dtype("wte.weight")
+        model: GPT | ScalarModel = (ScalarModel if described.scalar else GPT)(config, device="meta", dtype=dtype)
+        memory: dict[str, Tensor] = {
+            name: torch.empty(t.shape, dtype=t.dtype, device=device) for name, t in model.state_dict().items()
+        }
+        _fill(memory, described, stored, tokenizer)
     model.load_state_dict(memory, assign=True)
     stage = described.stage or IMPORTED
     return Imported(model.eval(), tokenizer, _prompt_format(folder, described), stage)
+
+
+@contextlib.contextmanager
+def _telling_of_memory(folder: Path) -> Iterator[None]:
+    """Turn a lack of memory into a CheckpointError; files with holes can promise more than any machine has."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as cause:
+        # PyTorch has no class of its own for a lack of memory on the CPU.
+        if isinstance(cause, RuntimeError) and "memory" not in str(cause):
+            raise
+        raise CheckpointError(
+            f"import: the model of {folder} must fit into memory, got: {cause}; free some, ask for a dtype of half "
+            "precision, or check the shapes in its config.json."
+        ) from cause
 
 
 def _check_tensors(folder: Path, described: Described, stored: StoredTensors) -> None:

@@ -237,6 +237,17 @@ def test_layers_of_gpt_neo_in_another_order(folder: Path, types: Any) -> None:
     refused(folder, "attention_types")
 
 
+@pytest.mark.parametrize("lack", [
+    MemoryError("Cannot allocate memory (os error 12)"), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+])
+def test_a_model_larger_than_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch, lack: Exception) -> None:
+    def none_left(*given: Any, **options: Any) -> Any:
+        raise lack
+
+    monkeypatch.setattr(torch, "empty", none_left)
+    assert str(lack) in refused(folder, "must fit into memory", "half precision")
+
+
 def test_where_an_import_may_go(folder: Path, tmp_path: Path) -> None:
     path = igf.import_hugging_face(folder, tmp_path / "ours")
     with pytest.raises(CheckpointError, match="ours must be new or an empty folder"):

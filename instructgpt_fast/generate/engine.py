@@ -112,6 +112,11 @@ class Engine:
         for name, value in given.items():
             if value is not None and value < 1:
                 raise ConfigError(f"engine: {name} must be at least 1, got {value}; correct the option.")
+        if tokenizer is not None and tokenizer.vocab_size != model.config.vocab_size:
+            raise ConfigError(
+                f"engine: the tokenizer must be the model's, got {tokenizer.vocab_size} tokens for a vocabulary of "
+                f"{model.config.vocab_size}; pass the one that the model was trained with."
+            )
         self.eos_id, self.tokenizer, self.model = eos_id, tokenizer, model
         self._rows = max_rows
         self._prefill_tokens = prefill_tokens or PREFILL_TOKENS[device.type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.generate.sampling import FinishReason, SamplingConfig
@@ -51,6 +52,11 @@ class Drawn:
 def check_prompt(who: str, prompt: Sequence[int], config: GPTConfig, name: str) -> None:
     """Raise DataError of `who` unless a model of this shape can complete the prompt, which the message calls `name`."""
     context, vocabulary = config.n_positions, config.vocab_size
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str | bytes):
+        raise DataError(
+            f"{who}: a prompt must be a list of token ids, got {type(prompt).__name__} in {name}; encode text with the "
+            "tokenizer, and take .tolist() of a tensor."
+        )
     if not prompt:
         raise DataError(f"{who}: a prompt must have at least one token, got none in {name}; leave it out.")
     if len(prompt) >= context:
@@ -69,5 +75,6 @@ def check_seeds(who: str, seeds: Sequence[int], count: int, each: str) -> None:
     """Raise ConfigError of `who` unless there are `count` seeds in [0, 2^63), one for `each` of what they are for."""
     if len(seeds) != count:
         raise ConfigError(f"{who}: there must be one seed a {each}, got {len(seeds)} for {count} {each}s.")
-    if any(not 0 <= seed < 2**63 for seed in seeds):
-        raise ConfigError(f"{who}: seeds must be in [0, 2^63), got one outside; take them modulo 2^63.")
+    for seed in seeds:
+        if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+            raise ConfigError(f"{who}: seeds must be integers in [0, 2^63), got {seed!r}; take them modulo 2^63.")

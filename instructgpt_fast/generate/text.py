@@ -131,7 +131,7 @@ def sampling_config(options: Mapping[str, Any]) -> SamplingConfig:
     for name in options:
         if name not in known:
             raise ConfigError(
-                f"generate: unknown option {name!r}{nearest(name, known)} The options are {', '.join(known)}."
+                f"generate: unknown option {name!r}{nearest(name, known) or '.'} The options are {', '.join(known)}."
             )
     return SamplingConfig(**options)
 
@@ -160,6 +160,11 @@ class _Task:
 def _task(source: Source, examples: Examples | None, options: Mapping[str, Any]) -> _Task:
     sampling = sampling_config(options)
     few_shot = None if examples is None else as_few_shot(examples)
+    if not isinstance(source, str | os.PathLike | Loaded):
+        raise ConfigError(
+            f"generate: the source must be a path or what load_model returned, got {type(source).__name__}; for a "
+            "model in memory use sample."
+        )
     # Half-precision weights are kept: decoding reads every weight once a token.
     loaded = source if isinstance(source, Loaded) else load_model(source, device=torch.get_default_device())
     model = _language_model(loaded)

@@ -1,6 +1,7 @@
 """A linear layer whose rows do not depend on their neighbours: the same bits alone and in any batch.
 
-Not covered: gradients; equal bits between devices, or between CPUs of different vector levels.
+Not covered: gradients; equal bits between devices, or between CPUs of different vector levels; a CPU's matrix units for
+16-bit numbers (AMX): such numbers are widened to float32, several times slower for many rows than torch's.
 """
 
 from __future__ import annotations

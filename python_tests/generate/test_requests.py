@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 import torch
@@ -120,6 +121,10 @@ def test_one_prompt_many_times_is_run_once(monkeypatch: pytest.MonkeyPatch) -> N
 def bad_requests() -> Iterator[tuple[Request, type[Exception], str]]:
     yield Request([]), DataError, "engine: a prompt must have at least one token, got none in the prompt"
     yield Request([5] * 48), DataError, "context of 48 tokens, got 48 in the prompt"
+    text, tensor = cast(Any, "abc"), cast(Any, torch.tensor([5]))
+    yield Request(text), DataError, "a prompt must be a list of token ids, got str in the prompt"
+    yield Request(tensor), DataError, "a list of token ids, got Tensor"
+    yield Request([5], SamplingConfig(max_new_tokens=9), seeds=cast(Any, [1.5])), ConfigError, "integers in .*, got 1.5"
     yield Request([97]), DataError, r"token ids must be in 0..96, got 97"
     yield Request([5] * 10, SamplingConfig(max_new_tokens=30)), DataError, "cache of 32 tokens, got 10 and up to 30"
     yield Request([5], SamplingConfig(max_new_tokens=9, stop="x")), ConfigError, "stop strings need a tokenizer"
@@ -145,6 +150,13 @@ def test_a_bad_request_is_refused_and_leaves_the_others(bad: Request, error: typ
 def test_bad_engine_options(option: str) -> None:
     with pytest.raises(ConfigError, match=f"{option} must be at least 1, got 0"):
         Engine(random_gpt(), eos_id=EOS, **{option: 0})
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused() -> None:
+    """It would fail at the first token that it does not know, in the middle of everybody's answers."""
+    tokenizer = Tokenizer.train(["the quick brown fox"], 280)
+    with pytest.raises(ConfigError, match=f"got {tokenizer.vocab_size} tokens for a vocabulary of 97"):
+        Engine(random_gpt(), eos_id=EOS, tokenizer=tokenizer)
 
 
 def test_an_engine_is_used_by_one_caller_for_one_model() -> None:

@@ -239,6 +239,8 @@ def test_errors(loaded: Loaded, options: dict[str, Any], error: type[Exception],
 def test_no_checkpoint_and_no_beams_in_a_stream(loaded: Loaded, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         generate(tmp_path / "absent", "x")
+    with pytest.raises(ConfigError, match="must be a path or what load_model returned, got GPT"):
+        generate(loaded.model, "x")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="stream: num_beams must be 1"):
         next(stream(loaded, "x", num_beams=2, temperature=0))
     with pytest.raises(DataError, match="stream: a prompt must be shorter than the context of 64"):

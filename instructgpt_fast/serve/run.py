@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import ipaddress
 import logging
@@ -19,7 +20,7 @@ from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.serve import errors
 from instructgpt_fast.serve.app import create_app
 from instructgpt_fast.serve.connection import connection_class
-from instructgpt_fast.serve.models import load_models
+from instructgpt_fast.serve.models import Served, load_models
 from instructgpt_fast.serve.options import KEY_VARIABLE, ServeConfig
 from instructgpt_fast.serve.respond import Serving
 
@@ -37,7 +38,7 @@ def run(config: ServeConfig) -> None:
     # Before the models are loaded: whoever has the port taken should not wait for gigabytes to learn it.
     listener = listen(config.host, config.port)
     with listener:
-        models = load_models(config)
+        models = loaded_elsewhere(config)
         app = create_app(config, models, key)
         url = address(listener)
         for name, served in models.items():
@@ -52,6 +53,29 @@ def run(config: ServeConfig) -> None:
                 "ask for a key.\n"
             )
         Server(app, config, f"serving on {url} (API at {url}/v1, Ctrl-C stops)\n").run(sockets=[listener])
+
+
+def loaded_elsewhere(config: ServeConfig) -> dict[str, Served]:
+    """`load_models` in a thread that ends with it.
+
+    Every thread that computes keeps helper threads of OpenMP to its end, and where these are more than the cores, they
+    no longer spin between two products but sleep: the engines' thread, the one that computes from here on, would need
+    twice as long for a step of a small model.
+    """
+    found: concurrent.futures.Future[dict[str, Served]] = concurrent.futures.Future()
+
+    def load() -> None:
+        try:
+            found.set_result(load_models(config))
+        except BaseException as error:
+            found.set_exception(error)
+
+    # A daemon: Ctrl-C ends the process in the middle of loading too.
+    thread = threading.Thread(target=load, name="loading", daemon=True)
+    thread.start()
+    models = found.result()
+    thread.join()
+    return models
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """The thread that owns every engine: it takes requests, steps the engines in turn, and tells what was drawn.
 
-The event loop calls `submit`, `cancel` and `fail_all`; the thread calls back by `call_soon_threadsafe`, once a step.
+The event loop calls `submit`, `cancel` and `fail_all`; the thread calls back by `call_soon_threadsafe`, at most once a
+round of steps, and gathers the tokens of several rounds where these are short (`Outbox`).
 """
 
 from __future__ import annotations
@@ -22,18 +23,23 @@ from instructgpt_fast.serve import errors
 from instructgpt_fast.serve.answer import Answer, Token
 from instructgpt_fast.serve.errors import ApiError
 from instructgpt_fast.serve.models import Served
+from instructgpt_fast.serve.outbox import Outbox
 
 log = logging.getLogger("instructgpt_fast.serve")
 
 
 @dataclass(eq=False)
 class _Job:
-    """A request in the thread: one engine request a prompt; ticket -> the first of its choices."""
+    """A request in the thread: one engine request a prompt.
+
+    tickets: ticket -> the first of its choices. begun: choices that have a token. open: choices that have no last one.
+    """
 
     served: Served
     requests: Sequence[Request]
     answer: Answer
     tickets: dict[int, int] = field(default_factory=dict)
+    begun: set[int] = field(default_factory=set)
     open: int = 0
 
 
@@ -64,8 +70,10 @@ class Worker:
         # On the loop: requests that have not ended, and how many answers of each model they are.
         self._live: dict[Answer, _Job] = {}
         self._in_flight = dict.fromkeys(models, 0)
-        # In the thread: ticket -> job, for each model.
+        # In the thread: ticket -> job, for each model, and tokens that the loop does not have yet: far fewer of an
+        # answer than may be unread, so that gathering makes no reader too slow.
         self._jobs: dict[str, dict[int, _Job]] = {name: {} for name in models}
+        self._outbox = Outbox(max(1, max_unread // 8))
 
     def start(self) -> None:
         """Start the thread; called on the event loop that it is to tell."""
@@ -131,9 +139,15 @@ class Worker:
         try:
             while not self._stopping:
                 self._obey(wait=not any(self._busy(served) for served in self.models.values()))
+                begun = time.monotonic()
                 for served in self.models.values():
                     if self._busy(served):
                         self._step(served)
+                # The next round will take about as long as this one.
+                now = time.monotonic()
+                due = self._outbox.due(now + (now - begun))
+                if due:
+                    self._tell(due)
         except Exception as error:  # a mistake of our own: nobody may wait for an answer that never comes
             for served in self.models.values():
                 self._break_down(served, error)
@@ -156,20 +170,19 @@ class Worker:
             self._break_down(served, error)
             return
         now = time.monotonic()
-        news: dict[Answer, list[Token]] = {}
         jobs = self._jobs[served.name]
         for item in drawn:
             job = jobs.get(item.ticket)
             if job is None:
                 continue
-            news.setdefault(job.answer, []).append(Token(job.tickets[item.ticket] + item.index, item, now))
-            if item.finish_reason is not None:
+            choice, last = job.tickets[item.ticket] + item.index, item.finish_reason is not None
+            self._outbox.add(job.answer, Token(choice, item, now), urgent=last or choice not in job.begun)
+            job.begun.add(choice)
+            if last:
                 job.open -= 1
                 if job.open == 0:
                     self._forget(job)
         self.stats[served.name] = served.engine.stats()
-        if news:
-            self._tell(list(news.items()))
 
     def _begin(self, job: _Job) -> None:
         served, choices = job.served, 0
@@ -196,6 +209,7 @@ class Worker:
         self._tell([(job.answer, None)])
 
     def _drop(self, job: _Job) -> None:
+        self._outbox.drop(job.answer)
         for ticket in self._forget(job):
             if job.served.failure is None:
                 job.served.engine.cancel(ticket)
@@ -213,6 +227,8 @@ class Worker:
         served.failure = f"{type(error).__name__}: {error}"
         broken = set(self._jobs[served.name].values())
         self._jobs[served.name].clear()
+        for job in broken:
+            self._outbox.drop(job.answer)
         self._tell([(job.answer, errors.model_failed(served.name)) for job in broken])
 
     def _set_stopping(self) -> None:

@@ -49,6 +49,11 @@ class Answer:
         return self._open == 0 or self.failure is not None
 
     @property
+    def read(self) -> bool:
+        """Whether every token of every answer has been read."""
+        return self._open == 0 and not self._unread
+
+    @property
     def age(self) -> float:
         """Seconds since the request was asked."""
         return time.monotonic() - self.asked

@@ -20,6 +20,7 @@ from instructgpt_fast.generate.requests import Drawn, Request
 from instructgpt_fast.serve import asking
 from instructgpt_fast.serve.answer import Token
 from instructgpt_fast.serve.errors import bad_request
+from instructgpt_fast.serve.events import Chunks, event
 from instructgpt_fast.serve.models import Served, find
 from instructgpt_fast.serve.protocol import ChatMessage, ChatRequest
 from instructgpt_fast.serve.respond import Serving, respond
@@ -91,35 +92,37 @@ class ChatWriter:
         self._texts: list[list[str]] = [[] for _ in range(asked.choices)]
         self._reasons: list[str | None] = [None] * asked.choices
         self._logprobs: list[list[dict[str, Any]]] = [[] for _ in range(asked.choices)]
+        self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
+        self._chunks = self._chunks_of('{"content":%s}', "{}")
 
-    def opening(self) -> list[dict[str, Any]]:
+    def opening(self) -> str:
         """Who speaks."""
-        return [self._event(i, {"role": "assistant", "content": ""}, None, None) for i in range(self._asked.choices)]
+        chunks = self._chunks_of("%s", '{"role":"assistant","content":""}')
+        return "".join(one.event("", None, None) for one in chunks)
 
-    def add(self, token: Token) -> dict[str, Any] | None:
-        """Take a token; an event for its text, its log-probability or its being the last."""
+    def event(self, token: Token) -> str:
+        """A token's text, its log-probability or its being the last; "" for a token that has nothing to show yet."""
         choice, drawn = token.choice, token.drawn
         self._drawn += 1
         reason = asking.finish_reason(drawn)
+        told = {"content": [self._entry(drawn)], "refusal": None} if self._asked.logprobs else None
+        if not drawn.text and reason is None and told is None:
+            return ""
+        return self._chunks[choice].event(drawn.text, told, reason)
+
+    def usage(self) -> str:
+        """The counts, without a choice."""
+        return event({**self._chunk_head, "choices": [], "usage": asking.usage(self._requests, self._drawn)})
+
+    def keep(self, token: Token) -> None:
+        """Take a token for the whole answer."""
+        choice, drawn = token.choice, token.drawn
+        self._drawn += 1
         if drawn.text:
             self._texts[choice].append(drawn.text)
-        self._reasons[choice] = reason
-        told = None
+        self._reasons[choice] = asking.finish_reason(drawn)
         if self._asked.logprobs:
-            entry = self._entry(drawn)
-            if not self._asked.stream:
-                self._logprobs[choice].append(entry)
-            told = {"content": [entry], "refusal": None}
-        if not drawn.text and reason is None and told is None:
-            return None
-        return self._event(choice, {"content": drawn.text} if drawn.text else {}, told, reason)
-
-    def usage(self) -> dict[str, Any]:
-        """The counts, without a choice."""
-        return {
-            **self._head, "object": "chat.completion.chunk", "choices": [],
-            "usage": asking.usage(self._requests, self._drawn),
-        }
+            self._logprobs[choice].append(self._entry(drawn))
 
     def whole(self) -> dict[str, Any]:
         """All answers."""
@@ -136,14 +139,12 @@ class ChatWriter:
             "usage": asking.usage(self._requests, self._drawn),
         }
 
-    def _event(
-        self, choice: int, delta: dict[str, Any], logprobs: dict[str, Any] | None, reason: str | None
-    ) -> dict[str, Any]:
-        event = {
-            **self._head, "object": "chat.completion.chunk",
-            "choices": [{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}],
-        }
-        return {**event, "usage": None} if self._asked.include_usage else event
+    def _chunks_of(self, text: str, no_text: str) -> list[Chunks]:
+        more = {"usage": None} if self._asked.include_usage else None
+        return [
+            Chunks(self._chunk_head, i, text=f'"delta":{text}', no_text=f'"delta":{no_text}', more=more)
+            for i in range(self._asked.choices)
+        ]
 
     def _entry(self, drawn: Drawn) -> dict[str, Any]:
         return {

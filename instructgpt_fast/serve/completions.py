@@ -19,6 +19,7 @@ from instructgpt_fast.generate.requests import Drawn, Request
 from instructgpt_fast.serve import asking
 from instructgpt_fast.serve.answer import Token
 from instructgpt_fast.serve.errors import bad_request
+from instructgpt_fast.serve.events import Chunks, event
 from instructgpt_fast.serve.models import Served, find
 from instructgpt_fast.serve.protocol import CompletionRequest
 from instructgpt_fast.serve.respond import Serving, respond
@@ -83,29 +84,39 @@ class CompletionWriter:
         self._texts = [[text] if text else [] for text in before]
         self._reasons: list[str | None] = [None] * len(before)
         self._logprobs = [_Logprobs(served.tokenizer, asked.logprobs or 0, 0) for _ in before]
+        more = {"usage": None} if asked.include_usage else None
+        self._chunks = [
+            Chunks(self._head, i, text='"text":%s', no_text='"text":""', more=more) for i in range(len(before))
+        ]
 
-    def opening(self) -> list[dict[str, Any]]:
+    def opening(self) -> str:
         """The prompts, where they are to be echoed."""
-        return [self._event(i, "".join(texts), None, None) for i, texts in enumerate(self._texts) if texts]
+        pieces = zip(self._chunks, self._texts, strict=True)
+        return "".join(chunks.event("".join(texts), None, None) for chunks, texts in pieces if texts)
 
-    def add(self, token: Token) -> dict[str, Any] | None:
-        """Take a token; an event for its text, its log-probability or its being the last."""
+    def event(self, token: Token) -> str:
+        """A token's text, its log-probability or its being the last; "" for a token that has nothing to show yet."""
         choice, drawn = token.choice, token.drawn
         self._drawn += 1
         reason = asking.finish_reason(drawn)
+        told = self._logprobs[choice].of(drawn) if self._asked.logprobs is not None else None
+        if not drawn.text and reason is None and told is None:
+            return ""
+        return self._chunks[choice].event(drawn.text, told, reason)
+
+    def usage(self) -> str:
+        """The counts, without a choice."""
+        return event({**self._head, "choices": [], "usage": asking.usage(self._requests, self._drawn)})
+
+    def keep(self, token: Token) -> None:
+        """Take a token for the whole answer."""
+        choice, drawn = token.choice, token.drawn
+        self._drawn += 1
         if drawn.text:
             self._texts[choice].append(drawn.text)
-        self._reasons[choice] = reason
-        told = None
+        self._reasons[choice] = asking.finish_reason(drawn)
         if self._asked.logprobs is not None:
-            told = self._logprobs[choice].add(drawn, keep=not self._asked.stream)
-        if not drawn.text and reason is None and told is None:
-            return None
-        return self._event(choice, drawn.text, told, reason)
-
-    def usage(self) -> dict[str, Any]:
-        """The counts, without a choice."""
-        return {**self._head, "choices": [], "usage": asking.usage(self._requests, self._drawn)}
+            self._logprobs[choice].keep(drawn)
 
     def whole(self) -> dict[str, Any]:
         """All answers."""
@@ -117,12 +128,6 @@ class CompletionWriter:
             for i, texts in enumerate(self._texts)
         ]
         return {**self._head, "choices": choices, "usage": asking.usage(self._requests, self._drawn)}
-
-    def _event(self, choice: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
-        event = {
-            **self._head, "choices": [{"index": choice, "text": text, "logprobs": logprobs, "finish_reason": reason}],
-        }
-        return {**event, "usage": None} if self._asked.include_usage else event
 
     def _echoed(self, prompt: int) -> str:
         if not self._asked.echo:
@@ -139,22 +144,25 @@ class _Logprobs:
         self._text, self._offset = tokenizer.text_stream(), offset
         self._parts: list[dict[str, Any]] = []
 
-    def add(self, drawn: Drawn, *, keep: bool) -> dict[str, Any]:
+    def of(self, drawn: Drawn) -> dict[str, Any]:
+        """One token's, in lists of one entry."""
         text, logprob = asking.token_text(self._tokenizer, drawn.token), asking.json_logprob(drawn.logprob)
         top = None
         if self._alternatives:
             top = {asking.token_text(self._tokenizer, token): asking.json_logprob(p) for token, p in drawn.alternatives}
             top.setdefault(text, logprob)
-        part = {
+        offset, self._offset = self._offset, self._offset + len(self._text.push(drawn.token))
+        return {
             "tokens": [text], "token_logprobs": [logprob], "top_logprobs": None if top is None else [top],
-            "text_offset": [self._offset],
+            "text_offset": [offset],
         }
-        self._offset += len(self._text.push(drawn.token))
-        if keep:
-            self._parts.append(part)
-        return part
+
+    def keep(self, drawn: Drawn) -> None:
+        """Keep one token's for the whole."""
+        self._parts.append(self.of(drawn))
 
     def all(self) -> dict[str, Any]:
+        """Those that were kept."""
         names = ("tokens", "token_logprobs", "text_offset")
         whole: dict[str, Any] = {name: [part[name][0] for part in self._parts] for name in names}
         whole["top_logprobs"] = [part["top_logprobs"][0] for part in self._parts] if self._alternatives else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from instructgpt_fast.generate.requests import Request
 from instructgpt_fast.serve import errors
 from instructgpt_fast.serve.answer import Answer, Token
 from instructgpt_fast.serve.errors import ApiError
+from instructgpt_fast.serve.events import event, to_json
 from instructgpt_fast.serve.limits import Gate
 from instructgpt_fast.serve.metrics import Metrics
 from instructgpt_fast.serve.models import Served
@@ -43,16 +43,19 @@ class Serving:
 
 
 class Writer(Protocol):
-    """Puts tokens into the JSON of one route."""
+    """Puts tokens into the JSON of one route: those of a stream into events, or all into one piece."""
 
-    def opening(self) -> list[dict[str, Any]]:
+    def opening(self) -> str:
         """The events before the first token."""
 
-    def add(self, token: Token) -> dict[str, Any] | None:
-        """Take a token; the event that it makes, None while there is nothing to show."""
+    def event(self, token: Token) -> str:
+        """The event of a token, "" while there is nothing to show."""
 
-    def usage(self) -> dict[str, Any]:
+    def usage(self) -> str:
         """The event with the counts of tokens."""
+
+    def keep(self, token: Token) -> None:
+        """Take a token for the answer in one piece."""
 
     def whole(self) -> dict[str, Any]:
         """The answer in one piece."""
@@ -95,7 +98,7 @@ async def respond(
 async def _collect(answer: Answer, writer: Writer) -> None:
     async for batch in answer.batches():
         for token in batch:
-            writer.add(token)
+            writer.keep(token)
 
 
 async def until_gone(receive: Receive, answer: Answer, work: Coroutine[Any, Any, None]) -> None:
@@ -130,9 +133,9 @@ async def rendered(whole: dict[str, Any]) -> bytes:
     """The JSON of an answer in one piece; between its choices, which can be megabytes, others get their turn."""
     choices = []
     for choice in whole["choices"]:
-        choices.append(_json(choice))
+        choices.append(to_json(choice))
         await asyncio.sleep(0)
-    rest = _json({name: value for name, value in whole.items() if name != "choices"})
+    rest = to_json({name: value for name, value in whole.items() if name != "choices"})
     return f'{rest[:-1]},"choices":[{",".join(choices)}]}}'.encode()
 
 
@@ -190,27 +193,25 @@ class EventStream(Response):
             self._serving.worker.cancel(self._answer)
 
     async def _events(self, send: Send) -> None:
+        text = ""
         await _send(send, self._writer.opening())
         async for batch in self._answer.batches():
-            await _send(send, [event for event in map(self._writer.add, batch) if event is not None])
-        if self._include_usage:
-            await _send(send, [self._writer.usage()])
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+            text = "".join(map(self._writer.event, batch))
+            if not self._answer.read or len(text) > _PIECE:
+                await _send(send, text)
+                text = ""
+        # The last tokens go out together with what follows them, unless they are what a slow reader left unread.
+        text += self._writer.usage() if self._include_usage else ""
+        await _send(send, f"{text}data: [DONE]\n\n", more=False)
 
     async def _fail(self, send: Send, error: ApiError) -> None:
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await _send(send, [error.body()])
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await _send(send, event(error.body()), more=False)
         except TimeoutError:
             log.warning("a client stopped reading and is left: %s", error.message)
 
 
-async def _send(send: Send, events: Sequence[dict[str, Any]]) -> None:
+async def _send(send: Send, events: str, *, more: bool = True) -> None:
     if events:
-        text = "".join(f"data: {_json(event)}\n\n" for event in events)
-        await send({"type": "http.response.body", "body": text.encode("utf-8"), "more_body": True})
-
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        await send({"type": "http.response.body", "body": events.encode("utf-8"), "more_body": more})

@@ -133,6 +133,8 @@ def test_streamed_log_probabilities(client: openai.OpenAI) -> None:
         entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content or []
     ]
     assert entries == whole.choices[0].logprobs.content  # type: ignore[union-attr]
+    told = [len(chunk.choices[0].logprobs.content or []) for chunk in chunks if chunk.choices[0].logprobs]
+    assert set(told) == {1}, "each token is an event of its own, also those that are sent together"
 
 
 def test_completions_log_probabilities(client: openai.OpenAI, paths: dict[str, str]) -> None:

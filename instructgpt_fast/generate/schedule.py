@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from instructgpt_fast.generate.active import ActiveRows
 from instructgpt_fast.generate.pages import PagePool
@@ -136,7 +136,7 @@ class Schedule:
         for follower, pages in zip(followers, forks, strict=False):
             follower.pages, follower.stored = pages, row.stored
             self._count(follower)
-        self.waiting.extendleft(reversed(followers[served:]))
+        self._wait_again(followers[served:])
         return followers[:served]
 
     def _count(self, row: Row) -> None:
@@ -157,7 +157,13 @@ class Schedule:
             self.active.leave(self.active.rows.index(row))
         self._release(row)
         followers, row.followers = row.followers, []
-        self.waiting.extendleft(reversed([row, *followers]))
+        self._wait_again([row, *followers])
+
+    def _wait_again(self, rows: Iterable[Row]) -> None:
+        """Put rows back in front of all that are younger: few wait before them, if any."""
+        for row in rows:
+            later = (place for place, other in enumerate(self.waiting) if _age(other) > _age(row))
+            self.waiting.insert(next(later, len(self.waiting)), row)
 
     def _release(self, row: Row) -> None:
         if self._tree is not None:

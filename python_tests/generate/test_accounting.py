@@ -25,7 +25,7 @@ def model_and_reference() -> tuple[GPT, Alone]:
 
 
 def check_pages(engine: Engine) -> None:
-    """Every page is free, held by just the rows that name it, or kept and idle."""
+    """Every page is free, held by just the rows that name it, or kept and idle; who came first waits in front."""
     pool, schedule = engine._pool, engine._schedule
     held = Counter(page for row in (*schedule.active.rows, *schedule.prefilling) for page in row.pages)
     assert all(pool.holders(page) == held[page] for page in range(engine._cache.pages))
@@ -34,6 +34,8 @@ def check_pages(engine: Engine) -> None:
     assert all(not row.pages and not row.stored for row in schedule.waiting)
     stats = engine.stats()
     assert stats.active + stats.prefilling <= stats.rows
+    waiting = [(row.ticket, row.index) for row in schedule.waiting]
+    assert waiting == sorted(waiting)
 
 
 def random_request(draw: random.Random, beginnings: list[list[int]]) -> Request:
@@ -157,6 +159,20 @@ def test_rows_with_a_penalty_can_be_cancelled() -> None:
     while engine.busy:
         drawn[second, 0] += engine.step()
     compare({second: request}, set(), drawn, alone)
+
+
+def test_completions_that_find_no_page_wait_in_their_order() -> None:
+    """Two prompts begin in one round; of the four completions that follow them the cache has room for one."""
+    model, alone = model_and_reference()
+    engine = Engine(model, eos_id=EOS, max_rows=8, cache_tokens=80, share_prefixes=False)
+    requests = [Request([token] * 20, SamplingConfig(max_new_tokens=9), count=3, seeds=(1, 2, 3)) for token in (5, 6)]
+    drawn: dict[tuple[int, int], list[Drawn]] = {}
+    tickets = {engine.submit(request): request for request in requests}
+    while engine.busy:
+        for token in engine.step():
+            drawn.setdefault((token.ticket, token.index), []).append(token)
+        check_pages(engine)
+    compare(tickets, set(), drawn, alone)
 
 
 def test_an_interrupted_prefill_leaves_nothing_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:

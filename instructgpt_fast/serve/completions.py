@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from instructgpt_fast.errors import DataError
 from instructgpt_fast.generate.requests import Drawn, Request
 from instructgpt_fast.serve import asking
 from instructgpt_fast.serve.answer import Token
@@ -52,12 +53,18 @@ async def completions(http: HttpRequest) -> Response:
 
 
 def encode(served: Served, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
-    """Token ids of each prompt; empty text is the end-of-text token, after which a text begins."""
+    """Token ids of each prompt; empty text is the end-of-text token, after which a text begins.
+
+    Raises ApiError 400 for a text that the tokenizer gives up.
+    """
     tokenizer = served.tokenizer
-    return [
-        (tokenizer.encode(prompt) or [tokenizer.eos_id]) if isinstance(prompt, str) else list(prompt)
-        for prompt in prompts
-    ]
+    try:
+        return [
+            (tokenizer.encode(prompt) or [tokenizer.eos_id]) if isinstance(prompt, str) else list(prompt)
+            for prompt in prompts
+        ]
+    except DataError as error:
+        raise bad_request(f"{error}.", "prompt") from None
 
 
 def _check(asked: CompletionRequest) -> None:

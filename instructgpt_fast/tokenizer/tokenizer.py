@@ -165,14 +165,26 @@ class Tokenizer:
         return atomic_write(file, self._backend.to_str(), error=DataError)
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of `text`. Raises DataError for text that UTF-8 cannot hold (a lone surrogate)."""
+        """Return the token ids of `text`.
+
+        Raises DataError for text that UTF-8 cannot hold (a lone surrogate), and where the pattern of a tokenizer.json
+        gives a text up.
+        """
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, encoded on all cores."""
+        """Return the token ids of each text, encoded on all cores. Raises DataError as `encode`."""
         for place, text in enumerate(texts):
             check_text(text, place)
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        try:
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        except BaseException as error:
+            # A panic of the library, which is no Exception: a pattern such as (a+)+$ tries too many ways.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise DataError(
+                f"tokenizer: the pattern of tokenizer.json must split every text, got: {error}; use another tokenizer"
+            ) from error
 
     def decode(self, tokens: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """Return the text of `tokens`; bytes that form no character become U+FFFD.

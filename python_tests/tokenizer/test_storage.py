@@ -169,3 +169,16 @@ def test_truncation_and_padding_of_a_foreign_file_do_not_apply(tmp_path: Path) -
     path = tmp_path / "tokenizer.json"
     path.write_text(backend.to_str(), encoding="utf-8")
     assert Tokenizer.load(path).encode(TEXT) == TOKENIZER.encode(TEXT)
+
+
+def test_a_pattern_that_gives_a_text_up(tmp_path: Path) -> None:
+    """The library panics there, past every `except Exception`."""
+    file = TOKENIZER.save(tmp_path)
+    described = json.loads(file.read_text(encoding="utf-8"))
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, described["pre_tokenizer"]]}
+    file.write_text(json.dumps(described), encoding="utf-8")
+    loaded = Tokenizer.load(file)
+    assert loaded.decode(loaded.encode("aaa b")) == "aaa b"
+    with pytest.raises(DataError, match=r"the pattern of tokenizer\.json must split every text"):
+        loaded.encode("a" * 60 + "b")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -23,14 +23,26 @@ _IMPOSSIBLE = -9999.0
 # Bytes of a body that is read at once. A larger one is read in a thread: a megabyte of the smallest messages takes most
 # of a second, in which nobody else would be sent anything.
 _SMALL_BODY = 1 << 14
+# The same for encoding what it asks, which is slower: at most a millisecond or two, where a thread would cost most
+# requests more than their encoding.
+_SHORT_BODY = 1 << 12
 
 R = TypeVar("R", bound=Sampled)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def read(cls: type[R], http: HttpRequest) -> R:
     """The body of a request. Raises ApiError 400 as `parse` does."""
     body = await http.body()
     return parse(cls, body) if len(body) <= _SMALL_BODY else await asyncio.to_thread(parse, cls, body)
+
+
+async def encoded(http: HttpRequest, encode: Callable[P, T], *given: P.args, **options: P.kwargs) -> T:
+    """What `encode` returns; in a thread for a long request, so that it does not hold up what the others are sent."""
+    if len(await http.body()) <= _SHORT_BODY:
+        return encode(*given, **options)
+    return await asyncio.to_thread(encode, *given, **options)
 
 
 def check_choices(asked: Sampled, prompts: int, config: ServeConfig) -> None:

@@ -5,7 +5,6 @@ Not covered: tools, images and every other content than text; roles but system, 
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Sequence
@@ -37,8 +36,7 @@ async def chat_completions(http: HttpRequest) -> Response:
     max_tokens = _check(asked)
     served = find(serving.models, asked.model)
     asking.check_choices(asked, 1, serving.config)
-    # In a thread: a dialogue of a megabyte must not hold up what the others are sent.
-    prompt = await asyncio.to_thread(encode, served, asked.messages)
+    prompt = await asking.encoded(http, encode, served, asked.messages)
     requests = asking.requests_of(
         asked, served, serving.config, [prompt], max_tokens=max_tokens, top_logprobs=asked.top_logprobs or 0,
         param="messages",

@@ -5,7 +5,6 @@ Not covered: log-probabilities of the prompt (echo together with logprobs).
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Sequence
@@ -40,8 +39,7 @@ async def completions(http: HttpRequest) -> Response:
     _check(asked)
     served = find(serving.models, asked.model)
     asking.check_choices(asked, len(asked.prompt), serving.config)
-    # In a thread: a prompt of a megabyte must not hold up what the others are sent.
-    prompts = await asyncio.to_thread(encode, served, asked.prompt)
+    prompts = await asking.encoded(http, encode, served, asked.prompt)
     requests = asking.requests_of(
         asked, served, serving.config, prompts, max_tokens=asked.max_tokens or _DEFAULT_MAX_TOKENS,
         top_logprobs=asked.logprobs or 0, param="prompt",

@@ -26,8 +26,9 @@ constexpr int64_t kFewRows = 16;
 constexpr int64_t kTaskOutputs = 32, kFewTaskOutputs = 16;
 // A task has so many numbers of x that they stay in a second-level cache, in so many rows.
 constexpr int64_t kTaskNumbers = 3 << 16, kLeastTaskRows = 64, kMostTaskRows = 256;
-// Rows that are swept together over the outputs.
-constexpr int64_t kSweepRows = 8;
+// Rows that are swept together over the outputs: of many, so many that they stay in a first-level cache; all of up to
+// kSweptAtOnce, where the time counts that the weights take to come.
+constexpr int64_t kSweepRows = 8, kSweptAtOnce = 64;
 // Products worth a thread's start.
 constexpr int64_t kGrainProducts = 1 << 16;
 
@@ -49,19 +50,19 @@ struct Sweep {
 };
 
 // Asks for weights that are needed soon, so that they come while others are worked on: a processor's own guesses stop
-// at every page and at every row's end. Tiles of several rows are so slow that the next tile's weights are in time; with
-// one row, those some inputs on.
-template <int OUTPUTS, typename T>
-IGF_INLINE void fetch_ahead(const Sweep<T>& s, int64_t output, int64_t k) {
+// at every page and at every row's end. Tiles of several rows are so slow that the next outputs' weights are in time; with
+// one row, those some inputs on. Of the OUTPUTS next ones, those from `first` on are asked for, FETCHED of them.
+template <int OUTPUTS, int FETCHED, typename T>
+IGF_INLINE void fetch_ahead(const Sweep<T>& s, int64_t output, int64_t first, int64_t k) {
   const int64_t ahead = OUTPUTS < kLanes ? s.inputs : std::min<int64_t>(s.inputs, 4 * kLanes);
   const T* here = s.weight + output * s.weight_stride;
   const T* next = output + OUTPUTS < s.outputs ? here + OUTPUTS * s.weight_stride : s.next;
   const T* from = k + ahead < s.inputs ? here : next;
   const int64_t offset = k + ahead < s.inputs ? k + ahead : k + ahead - s.inputs;
 #pragma GCC unroll 16
-  for (int n = 0; n < OUTPUTS; ++n) {
+  for (int n = 0; n < FETCHED; ++n) {
     // As a number: a pointer may not go beyond the weight's end, a fetch may.
-    const auto place = static_cast<uintptr_t>((offset + n * s.weight_stride) * static_cast<int64_t>(sizeof(T)));
+    const auto place = static_cast<uintptr_t>((offset + (first + n) * s.weight_stride) * static_cast<int64_t>(sizeof(T)));
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + place));
   }
 }
@@ -76,14 +77,14 @@ IGF_INLINE void add(const float* from, float* to) {
   std::memcpy(to, &b, sizeof b);
 }
 
-template <int ROWS, int OUTPUTS, bool FETCH, typename T>
-IGF_INLINE void tile(const Sweep<T>& s, int64_t row, int64_t output) {
+template <int ROWS, int OUTPUTS, int FETCHED, typename T>
+IGF_INLINE void tile(const Sweep<T>& s, int64_t row, int64_t output, int64_t first = 0) {
   const float* x = s.x + row * s.x_stride;
   const T* weight = s.weight + output * s.weight_stride;
   Lanes sums[ROWS * OUTPUTS] = {};
   int64_t k = 0;
   for (; k + kLanes <= s.inputs; k += kLanes) {
-    if constexpr (FETCH) fetch_ahead<OUTPUTS>(s, output, k);
+    if constexpr (FETCHED > 0) fetch_ahead<OUTPUTS, FETCHED>(s, output, first, k);
     Lanes w[OUTPUTS];
 #pragma GCC unroll 16
     for (int n = 0; n < OUTPUTS; ++n) load(weight + n * s.weight_stride + k, w[n]);
@@ -115,21 +116,44 @@ IGF_INLINE void tile(const Sweep<T>& s, int64_t row, int64_t output) {
   for (int m = 0; m < ROWS; ++m) add<OUTPUTS>(results + m * OUTPUTS, to + m * s.pitch);
 }
 
+// Four outputs, or one, of `fours` rows. Each tile asks for its share of the next weights: asked for by the first tile
+// alone, they would come while it waits for them, and none while the others work.
+template <int OUTPUTS, bool FETCH, typename T>
+IGF_INLINE void sweep_fours(const Sweep<T>& s, int64_t fours, int64_t output) {
+  for (int64_t row = 0; row < fours; row += 4) {
+    const int64_t first = FETCH ? row * OUTPUTS / fours : 0, last = FETCH ? (row + 4) * OUTPUTS / fours : 0;
+    switch (last - first) {
+      case 0: tile<4, OUTPUTS, 0>(s, row, output); break;
+      case 1: tile<4, OUTPUTS, 1>(s, row, output, first); break;
+      case 2: tile<4, OUTPUTS, std::min(OUTPUTS, 2)>(s, row, output, first); break;
+      default: tile<4, OUTPUTS, OUTPUTS>(s, row, output, first); break;
+    }
+  }
+}
+
 // Outputs [output, output + OUTPUTS) of every row.
 template <int OUTPUTS, bool FETCH, typename T>
 IGF_INLINE void sweep_column(const Sweep<T>& s, int64_t output) {
   constexpr int kFour = OUTPUTS < 4 ? OUTPUTS : 4, kEight = OUTPUTS < 8 ? OUTPUTS : 8;
   const int64_t fours = s.rows / 4 * 4;
-  for (int64_t n = 0; n < OUTPUTS && fours > 0; n += kFour) {
-    tile<4, kFour, FETCH>(s, 0, output + n);
-    for (int64_t row = 4; row < fours; row += 4) tile<4, kFour, false>(s, row, output + n);
-  }
+  for (int64_t n = 0; n < OUTPUTS && fours > 0; n += kFour) sweep_fours<kFour, FETCH>(s, fours, output + n);
   int64_t row = fours;
   if (row + 2 <= s.rows) {
-    for (int64_t n = 0; n < OUTPUTS; n += kEight) tile<2, kEight, FETCH>(s, row, output + n);
+    for (int64_t n = 0; n < OUTPUTS; n += kEight) {
+      if (fours > 0) {
+        tile<2, kEight, 0>(s, row, output + n);
+      } else {
+        tile<2, kEight, FETCH ? kEight : 0>(s, row, output + n);
+      }
+    }
     row += 2;
   }
-  if (row < s.rows) tile<1, OUTPUTS, FETCH>(s, row, output);
+  if (row == s.rows) return;
+  if (row > 0) {
+    tile<1, OUTPUTS, 0>(s, row, output);
+  } else {
+    tile<1, OUTPUTS, FETCH ? OUTPUTS : 0>(s, row, output);
+  }
 }
 
 template <bool FETCH, typename T>
@@ -191,7 +215,7 @@ void run_task(const InvariantLinear& a, const float* x, int64_t first_row, int64
   const T* weight = static_cast<const T*>(a.weight) + first_output * a.inputs;
   const T* bias = a.bias == nullptr ? nullptr : static_cast<const T*>(a.bias) + first_output;
   const bool few = a.rows <= kFewRows, widened = !few && !std::is_same_v<T, float>;
-  const int64_t sweep_rows = few ? kFewRows : kSweepRows;
+  const int64_t sweep_rows = !widened && a.rows <= kSweptAtOnce ? kSweptAtOnce : kSweepRows;
   sums.assign(static_cast<size_t>(rows * outputs), 0.0f);
   if (widened) panel.resize(static_cast<size_t>(outputs * block));
   for (int64_t k = 0; k < a.inputs; k += block) {

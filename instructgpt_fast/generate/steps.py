@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +16,22 @@ from instructgpt_fast.model import Decoder
 _sample_token = torch.ops.instructgpt_fast.sample_token
 
 
+class _Lines(NamedTuple):
+    """The first lines of what a step reads and writes.
+
+    Made once a number of rows: after the weights have passed through the caches, a slice costs as much as a kernel.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    lengths: Tensor
+    advance: Tensor
+    block_table: Tensor
+    seeds: Tensor
+    parameters: Tensor
+    logits: Tensor
+
+
 class Steps:
     """A decoder bound to the slots of the rows that it advances."""
 
@@ -23,11 +41,15 @@ class Steps:
         self._decoder, self._active, self._slots = decoder, active, slots
         self._logits = torch.empty(slots, decoder.config.vocab_size, device=device)
         self._graphs = StepGraphs(self._step, active.restore) if device.type == "cuda" else None
+        self._lines: dict[int, _Lines] = {}
         self._tokens = torch.empty(most_steps, slots, dtype=torch.int64, device=device)
         self._logprobs = torch.empty(most_steps, slots, device=device)
 
     def decode(self, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw `steps` more tokens for the first `count` slots; returns tokens int64, logprobs f32 [steps, count]."""
+        if self._graphs is None and steps == 1:
+            tokens, logprobs = self._step(count)
+            return tokens[None].cpu().numpy(), logprobs[None].cpu().numpy()
         self.enqueue(count, steps)
         return self._tokens[:steps, :count].cpu().numpy(), self._logprobs[:steps, :count].cpu().numpy()
 
@@ -59,17 +81,24 @@ class Steps:
         return tuple(zip(ids.tolist(), relative, strict=True))
 
     def _step(self, count: int) -> tuple[Tensor, Tensor]:
-        active = self._active
-        positions, lengths = active.positions[:count], active.lengths[:count]
+        if count not in self._lines:
+            self._lines[count] = self._lines_of(count)
+        at = self._lines[count]
         # A row whose logits are broken holds -1, which is no token; whoever looks next will see it.
-        fed = active.tokens[:count].clamp(min=0)
-        hidden = self._decoder.step(fed, positions, active.block_table[:count], lengths)
-        logits = self._decoder.logits(hidden, out=self._logits[:count])
-        positions += active.advance[:count]
-        lengths += active.advance[:count]
-        history = None if active.history is None else active.history[:count]
-        tokens, logprobs = _sample_token(logits, active.seeds[:count], positions, active.parameters[:count], history)
-        active.tokens[:count] = tokens
+        hidden = self._decoder.step(at.tokens.clamp(min=0), at.positions, at.block_table, at.lengths)
+        logits = self._decoder.logits(hidden, out=at.logits)
+        at.positions.add_(at.advance)
+        at.lengths.add_(at.advance)
+        history = None if self._active.history is None else self._active.history[:count]
+        tokens, logprobs = _sample_token(logits, at.seeds, at.positions, at.parameters, history)
+        at.tokens.copy_(tokens)
         if history is not None:
-            history.scatter_(1, positions[:, None], tokens[:, None])
+            history.scatter_(1, at.positions[:, None], tokens[:, None])
         return tokens, logprobs
+
+    def _lines_of(self, count: int) -> _Lines:
+        active = self._active
+        return _Lines(*(whole[:count] for whole in (
+            active.tokens, active.positions, active.lengths, active.advance, active.block_table, active.seeds,
+            active.parameters, self._logits,
+        )))

@@ -48,7 +48,7 @@ class _Layer(NamedTuple):
 
 
 _Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-# Takes a layer and its queries, keys and values, fused [N, 3 * H * D]; stores keys and values and returns the mix.
+# Takes a layer and its normalised input [N, D]; stores its keys and values and returns the mix of values.
 _Attend = Callable[[_Layer, Tensor], Tensor]
 
 
@@ -86,6 +86,8 @@ class Decoder:
         self._wte = model.wte.weight.detach()
         self._wpe = model.wpe.weight.detach()
         self._ln_f = _pair(model.ln_f)
+        self._buffer = self._wte.new_empty(0, 3 * self.config.d_model)
+        self._parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._layers = [_layer(b, k, v) for b, k, v in zip(model.blocks, cache.keys, cache.values, strict=True)]
 
     def is_bound_to(self, model: GPT) -> bool:
@@ -130,8 +132,14 @@ class Decoder:
         heads, width = self.config.n_head, self.config.d_head
         scale = width**-0.5
 
-        def attend(layer: _Layer, fused: Tensor) -> Tensor:
-            q, k, v = fused.view(-1, 1, 3, heads, width).unbind(2)
+        kept = self._projected(len(tokens)) if tokens.device.type == "cpu" else None
+
+        def attend(layer: _Layer, normed: Tensor) -> Tensor:
+            if kept is None:
+                q, k, v = _raw.invariant_linear(normed, *layer.c_attn).view(-1, 1, 3, heads, width).unbind(2)
+            else:
+                fused, q, k, v = kept
+                _raw.invariant_linear_out(normed, *layer.c_attn, fused)
             mixed: Tensor = _raw.attention_decode(
                 q, k, v, layer.keys, layer.values, block_table, lengths, layer.window, scale
             )
@@ -140,6 +148,22 @@ class Decoder:
         branch, stream = self._run(tokens, positions, attend, _raw.invariant_linear, whole=True)
         hidden: Tensor = _raw.layer_norm(branch, stream, *self._ln_f, self.config.layer_norm_eps)[0]
         return hidden
+
+    def _projected(self, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A buffer [rows, 3 * D] for a step's fused projection, and its parts as attention_decode takes them.
+
+        Kept from step to step: making three views costs as much as a small kernel. One memory serves any number.
+        """
+        if rows not in self._parts:
+            # Usable inside and outside of inference mode, whichever the first step is taken in.
+            with torch.inference_mode(False), torch.no_grad():
+                if rows > len(self._buffer):
+                    self._buffer = self._wte.new_empty(rows, 3 * self.config.d_model)
+                    self._parts.clear()
+                fused = self._buffer[:rows]
+                q, k, v = fused.view(rows, 1, 3, self.config.n_head, self.config.d_head).unbind(2)
+            self._parts[rows] = (fused, q, k, v)
+        return self._parts[rows]
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """Return hidden [B, D] times the output layer, f32 [B, V]; written to `out` when given.
@@ -165,7 +189,7 @@ class Decoder:
             normed, summed, _, _ = _raw.layer_norm(branch, stream, *layer.ln_1, eps)
             # Before the first layer there is no stream to add, and the op gives no sum then.
             stream = branch if stream is None else summed
-            mixed = attend(layer, linear(normed, *layer.c_attn))
+            mixed = attend(layer, normed)
             if layer is last:
                 break
             branch = linear(mixed.view(normed.shape), *layer.attn_proj)
@@ -190,7 +214,8 @@ class Decoder:
             calls.append((begin, end, (len(rows), length), table, pasts))
             begin = end
 
-        def attend(layer: _Layer, fused: Tensor) -> Tensor:
+        def attend(layer: _Layer, normed: Tensor) -> Tensor:
+            fused = _raw.invariant_linear(normed, *layer.c_attn)
             parts = []
             for begin, end, shape, table, pasts in calls:
                 q, k, v = fused[begin:end].view(*shape, 3, heads, width).unbind(2)
@@ -211,7 +236,8 @@ class Decoder:
         cu_seqlens = torch.tensor(bounds, dtype=torch.int32).to(device)
         seen = [] if packed else [self.cache.slots(c.pages, 0, c.past + len(c.tokens)).to(device) for c in chunks]
 
-        def attend(layer: _Layer, fused: Tensor) -> Tensor:
+        def attend(layer: _Layer, normed: Tensor) -> Tensor:
+            fused = functional.linear(normed, *layer.c_attn)
             q, k, v = fused.view(-1, 3, heads, width).unbind(1)
             keys, values = layer.keys.flatten(0, 1), layer.values.flatten(0, 1)
             keys.index_copy_(0, slots, k)

@@ -127,6 +127,19 @@ def test_logits_into_a_buffer(batch: int, dtype: torch.dtype) -> None:
         assert torch.equal(decoder.logits(hidden), out)
 
 
+def test_steps_of_any_number_of_rows_inside_and_outside_of_inference_mode() -> None:
+    """Buffers are kept from step to step: neither the mode nor the number of rows before may show."""
+    model = random_gpt()
+    tokens = tokens_of(4, 3)
+    expected = Sequences(model, 4, 4).step(tokens, [0, 1, 2, 3])
+    sequences = Sequences(model, 4, 4)
+    with torch.inference_mode():
+        first = sequences.decoder.step(tokens[:1], torch.zeros(1).long(), sequences.table[:1], torch.zeros(1).int())
+    assert torch.equal(first, expected[:1])
+    assert torch.equal(sequences.step(tokens[1:], [1, 2, 3]), expected[1:])
+    assert torch.equal(sequences.step(tokens[:1], [0]), expected[:1])
+
+
 def test_weights_changed_in_place_are_seen() -> None:
     model = random_gpt()
     row = tokens_of(9, 1)

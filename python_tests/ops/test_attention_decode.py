@@ -230,6 +230,25 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
     assert same_bits(together[1:2], attention_decode(**alone))
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("arrangement", ["parts of one projection", "rows far apart", "one token for all", "turned"])
+def test_queries_keys_and_values_lie_anywhere(tokens: int, arrangement: str) -> None:
+    """What is read where it stands, and what is copied first, gives the bits that dense tensors give."""
+    inputs = step((50, 3, 17), 2, 2, 16, tokens=tokens)(New(torch.float32))
+    if arrangement == "one token for all":
+        inputs.update({name: inputs[name][:1, :1].expand_as(inputs[name]) for name in ("q", "k", "v")})
+    dense = {name: tensor.contiguous() for name, tensor in inputs.items()}
+    if arrangement == "parts of one projection":
+        inputs["q"], inputs["k"], inputs["v"] = torch.stack([inputs[name] for name in ("q", "k", "v")], 2).unbind(2)
+    elif arrangement == "rows far apart":
+        inputs.update({name: torch.cat([inputs[name], inputs[name] * 2], 1)[:, :tokens] for name in ("q", "k", "v")})
+    elif arrangement == "turned":
+        inputs.update({name: inputs[name].mT.contiguous().mT for name in ("q", "k", "v")})
+    found, expected = on_copies(attention_decode)(**inputs), on_copies(attention_decode)(**dense)
+    assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
+    assert found[0].is_contiguous()
+
+
 def test_pages_behind_the_window_may_be_gone() -> None:
     """A windowed row can give its old pages back: their table entries are not read."""
     inputs = step((40,), 1, 1, 8)(New(torch.float32))

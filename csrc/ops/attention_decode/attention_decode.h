@@ -38,6 +38,7 @@ template <typename T>
 struct AttentionDecode {
   AttentionDecodeShape shape;
   const T *q, *k, *v;
+  int64_t q_stride, k_stride, v_stride;  // elements from a token to the next, of the same row or the next one
   T *k_cache, *v_cache;
   const int32_t *block_table, *cache_lens;
   T* out;

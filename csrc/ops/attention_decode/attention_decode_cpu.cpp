@@ -60,9 +60,9 @@ struct Task {
   void append() const {
     const AttentionDecodeShape& s = call.shape;
     for (int64_t t = first_token; t < first_token + tokens; ++t) {
-      const int64_t from = ((row * s.tokens + t) * s.kv_heads + first_head) * s.width;
-      std::copy_n(call.k + from, heads * s.width, slot(call.k_cache, position(t)));
-      std::copy_n(call.v + from, heads * s.width, slot(call.v_cache, position(t)));
+      const int64_t token = row * s.tokens + t, head = first_head * s.width;
+      std::copy_n(call.k + token * call.k_stride + head, heads * s.width, slot(call.k_cache, position(t)));
+      std::copy_n(call.v + token * call.v_stride + head, heads * s.width, slot(call.v_cache, position(t)));
     }
   }
 
@@ -80,10 +80,13 @@ struct Task {
   }
 
   // Queries stand by key head, then token, then query head of the key head; i counts those of one key head.
-  int64_t query_offset(int64_t h, int64_t i) const {
-    const AttentionDecodeShape& s = call.shape;
-    const int64_t head = (first_head + h) * group() + i % group();
-    return ((row * s.tokens + first_token + i / group()) * s.heads + head) * s.width;
+  int64_t query_token(int64_t i) const { return row * call.shape.tokens + first_token + i / group(); }
+  int64_t query_head(int64_t h, int64_t i) const { return (first_head + h) * group() + i % group(); }
+  const T* query(int64_t h, int64_t i) const {
+    return call.q + query_token(i) * call.q_stride + query_head(h, i) * call.shape.width;
+  }
+  T* result(int64_t h, int64_t i) const {
+    return call.out + (query_token(i) * call.shape.heads + query_head(h, i)) * call.shape.width;
   }
   Seen seen_by_query(int64_t i) const {
     const int64_t own = position(first_token + i / group());
@@ -109,7 +112,7 @@ void Task<T>::run(Buffers& buffers) const {
   if (buffers.scores.size() < needed) buffers.scores.resize(needed);
   float *widened = buffers.run.data(), *queries = buffers.queries.data(), *out = buffers.out.data();
   for (int64_t q = 0; q < heads * per_head; ++q) {
-    decode::read(call.q + query_offset(q / per_head, q % per_head), queries + q * width, s.width, s.scale);
+    decode::read(query(q / per_head, q % per_head), queries + q * width, s.width, s.scale);
   }
   // Of query i of head h at a position.
   const auto scores_of = [&](int64_t h, int64_t i, int64_t at) {
@@ -156,7 +159,7 @@ void Task<T>::run(Buffers& buffers) const {
   });
   for (int64_t q = 0; q < heads * per_head; ++q) {
     const float share = 1.0f / buffers.sums[static_cast<size_t>(q)];
-    decode::write(out + q * width, call.out + query_offset(q / per_head, q % per_head), s.width, share);
+    decode::write(out + q * width, result(q / per_head, q % per_head), s.width, share);
   }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,9 @@ import openai
 import pytest
 import torch
 
-from instructgpt_fast.serve import asking
+from instructgpt_fast.errors import CheckpointError
+from instructgpt_fast.serve import asking, run
+from instructgpt_fast.serve.options import ServeConfig
 
 from .served import Running, running, save, wait_until
 
@@ -108,3 +111,20 @@ def test_a_mistake_in_a_route_is_a_500_without_its_words(server: Running, monkey
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in answer.text
     server.wait_until_idle()
+
+
+def test_models_are_loaded_in_a_thread_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it returns and what it raises come to the caller as if there were no thread."""
+    threads, config = [], ServeConfig(checkpoint=("somewhere",))
+
+    def load(given: ServeConfig) -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        if len(threads) == 2:
+            raise CheckpointError("it is damaged")
+        return {"given": given}
+
+    monkeypatch.setattr(run, "load_models", load)
+    assert run.loaded_elsewhere(config) == {"given": config}
+    assert threads[0] is not threading.current_thread() and not threads[0].is_alive()
+    with pytest.raises(CheckpointError, match="it is damaged"):
+        run.loaded_elsewhere(config)

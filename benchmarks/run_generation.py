@@ -1,6 +1,6 @@
 """Runs the generation benchmarks, each in a process: `python benchmarks/run_generation.py [NAME ...] [options]`.
 
-Without names all of them run, about ten minutes on two quiet cores. Options go to each: --no-record, --rounds N,
+Without names all of them run, about twelve minutes on two quiet cores. Options go to each: --no-record, --rounds N,
 --threads N.
 Results are written to benchmarks/results/<device>/generation_<name>.json; tools/write_measured.py makes tables of them.
 On a machine that is not quiet give the run priority: chrt -r 3 python benchmarks/run_generation.py.

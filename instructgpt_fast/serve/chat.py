@@ -5,8 +5,6 @@ Not covered: tools, images and every other content than text; roles but system, 
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +15,13 @@ from starlette.responses import Response
 from instructgpt_fast.errors import DataError
 from instructgpt_fast.generate.requests import Drawn, Request
 from instructgpt_fast.serve import asking
-from instructgpt_fast.serve.answer import Token
 from instructgpt_fast.serve.errors import bad_request
-from instructgpt_fast.serve.events import Chunks, event
+from instructgpt_fast.serve.events import Chunks
 from instructgpt_fast.serve.models import Served, find
 from instructgpt_fast.serve.protocol import ChatMessage, ChatRequest
 from instructgpt_fast.serve.respond import Serving, respond
-from instructgpt_fast.tokenizer import Message
+from instructgpt_fast.serve.writer import Logprobs, Writer
+from instructgpt_fast.tokenizer import Message, Tokenizer
 
 router = APIRouter()
 
@@ -78,81 +76,54 @@ def _check(asked: ChatRequest) -> int | None:
     return both[0] if both[1] is None else both[1]
 
 
-class ChatWriter:
+class ChatWriter(Writer):
     """Answers in the JSON of /v1/chat/completions."""
 
+    kind = "chat.completion"
+    kind_of_event = "chat.completion.chunk"
+    prefix = "chatcmpl"
+
     def __init__(self, asked: ChatRequest, served: Served, requests: Sequence[Request]) -> None:
-        self._asked, self._served, self._requests = asked, served, requests
-        self._head = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name,
-        }
-        self._drawn = 0
-        self._texts: list[list[str]] = [[] for _ in range(asked.choices)]
-        self._reasons: list[str | None] = [None] * asked.choices
-        self._logprobs: list[list[dict[str, Any]]] = [[] for _ in range(asked.choices)]
-        self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
-        self._chunks = self._chunks_of('{"content":%s}', "{}")
+        count = asked.choices
+        logprobs = [_Logprobs(served.tokenizer) for _ in range(count)] if asked.logprobs else []
+        super().__init__(served.name, requests, [""] * count, [*logprobs])
+        self._include_usage = asked.include_usage
+        self._chunks = self._deltas('{"content":%s}', "{}")
 
     def opening(self) -> str:
         """Who speaks."""
-        chunks = self._chunks_of("%s", '{"role":"assistant","content":""}')
-        return "".join(one.event("", None, None) for one in chunks)
+        return "".join(one.event("", None, None) for one in self._deltas("%s", '{"role":"assistant","content":""}'))
 
-    def event(self, token: Token) -> str:
-        """A token's text, its log-probability or its being the last; "" for a token that has nothing to show yet."""
-        choice, drawn = token.choice, token.drawn
-        self._drawn += 1
-        reason = asking.finish_reason(drawn)
-        told = {"content": [self._entry(drawn)], "refusal": None} if self._asked.logprobs else None
-        if not drawn.text and reason is None and told is None:
-            return ""
-        return self._chunks[choice].event(drawn.text, told, reason)
+    def said(self, text: str) -> dict[str, Any]:
+        """The assistant's message."""
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def usage(self) -> str:
-        """The counts, without a choice."""
-        return event({**self._chunk_head, "choices": [], "usage": asking.usage(self._requests, self._drawn)})
+    def _deltas(self, text: str, no_text: str) -> list[Chunks]:
+        return self.chunks_of(f'"delta":{text}', f'"delta":{no_text}', include_usage=self._include_usage)
 
-    def keep(self, token: Token) -> None:
-        """Take a token for the whole answer."""
-        choice, drawn = token.choice, token.drawn
-        self._drawn += 1
-        if drawn.text:
-            self._texts[choice].append(drawn.text)
-        self._reasons[choice] = asking.finish_reason(drawn)
-        if self._asked.logprobs:
-            self._logprobs[choice].append(self._entry(drawn))
 
-    def whole(self) -> dict[str, Any]:
-        """All answers."""
-        choices = [
-            {
-                "index": i, "message": {"role": "assistant", "content": "".join(texts), "refusal": None},
-                "finish_reason": self._reasons[i],
-                "logprobs": {"content": self._logprobs[i], "refusal": None} if self._asked.logprobs else None,
-            }
-            for i, texts in enumerate(self._texts)
-        ]
-        return {
-            **self._head, "object": "chat.completion", "choices": choices,
-            "usage": asking.usage(self._requests, self._drawn),
-        }
+class _Logprobs(Logprobs):
+    """Log-probabilities in the shape of /v1/chat/completions: an entry a token, with its alternatives."""
 
-    def _chunks_of(self, text: str, no_text: str) -> list[Chunks]:
-        more = {"usage": None} if self._asked.include_usage else None
-        return [
-            Chunks(self._chunk_head, i, text=f'"delta":{text}', no_text=f'"delta":{no_text}', more=more)
-            for i in range(self._asked.choices)
-        ]
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
 
-    def _entry(self, drawn: Drawn) -> dict[str, Any]:
-        return {
-            **self._told(drawn.token, drawn.logprob),
-            "top_logprobs": [self._told(token, logprob) for token, logprob in drawn.alternatives],
-        }
+    def of(self, drawn: Drawn) -> dict[str, Any]:
+        """One token's, in a list of one entry."""
+        alternatives = [self._told(token, logprob) for token, logprob in drawn.alternatives]
+        return self._listed([{**self._told(drawn.token, drawn.logprob), "top_logprobs": alternatives}])
+
+    def all(self) -> dict[str, Any]:
+        """Those that were kept."""
+        return self._listed([part["content"][0] for part in self._parts])
+
+    def _listed(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"content": entries, "refusal": None}
 
     def _told(self, token: int, logprob: float) -> dict[str, Any]:
-        data = asking.token_bytes(self._served.tokenizer, token)
+        data = asking.token_bytes(self._tokenizer, token)
         return {
-            "token": asking.token_text(self._served.tokenizer, token), "logprob": asking.json_logprob(logprob),
+            "token": asking.token_text(self._tokenizer, token), "logprob": asking.json_logprob(logprob),
             "bytes": None if data is None else list(data),
         }

@@ -5,8 +5,6 @@ Not covered: log-probabilities of the prompt (echo together with logprobs).
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +15,11 @@ from starlette.responses import Response
 from instructgpt_fast.errors import DataError
 from instructgpt_fast.generate.requests import Drawn, Request
 from instructgpt_fast.serve import asking
-from instructgpt_fast.serve.answer import Token
 from instructgpt_fast.serve.errors import bad_request
-from instructgpt_fast.serve.events import Chunks, event
 from instructgpt_fast.serve.models import Served, find
 from instructgpt_fast.serve.protocol import CompletionRequest
 from instructgpt_fast.serve.respond import Serving, respond
+from instructgpt_fast.serve.writer import Logprobs, Writer
 from instructgpt_fast.tokenizer import Tokenizer
 
 router = APIRouter()
@@ -75,79 +72,42 @@ def _check(asked: CompletionRequest) -> None:
         raise bad_request("stream_options must come with stream=true; leave it out.", "stream_options")
 
 
-class CompletionWriter:
+class CompletionWriter(Writer):
     """Answers in the JSON of /v1/completions."""
 
+    kind = kind_of_event = "text_completion"
+    prefix = "cmpl"
+
     def __init__(self, asked: CompletionRequest, served: Served, requests: Sequence[Request]) -> None:
-        self._asked, self._served, self._requests = asked, served, requests
-        self._head = {
-            "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()),
-            "model": served.name,
-        }
-        self._drawn = 0
-        before = [self._echoed(i) for i in range(len(requests)) for _ in range(asked.choices)]
-        self._texts = [[text] if text else [] for text in before]
-        self._reasons: list[str | None] = [None] * len(before)
-        self._logprobs = [_Logprobs(served.tokenizer, asked.logprobs or 0, 0) for _ in before]
-        more = {"usage": None} if asked.include_usage else None
-        self._chunks = [
-            Chunks(self._head, i, text='"text":%s', no_text='"text":""', more=more) for i in range(len(before))
-        ]
+        before = [_echoed(asked, served, i) for i in range(len(requests)) for _ in range(asked.choices)]
+        logprobs = [] if asked.logprobs is None else [_Logprobs(served.tokenizer, asked.logprobs) for _ in before]
+        super().__init__(served.name, requests, before, [*logprobs])
+        self._chunks = self.chunks_of('"text":%s', '"text":""', include_usage=asked.include_usage)
 
     def opening(self) -> str:
         """The prompts, where they are to be echoed."""
         pieces = zip(self._chunks, self._texts, strict=True)
         return "".join(chunks.event("".join(texts), None, None) for chunks, texts in pieces if texts)
 
-    def event(self, token: Token) -> str:
-        """A token's text, its log-probability or its being the last; "" for a token that has nothing to show yet."""
-        choice, drawn = token.choice, token.drawn
-        self._drawn += 1
-        reason = asking.finish_reason(drawn)
-        told = self._logprobs[choice].of(drawn) if self._asked.logprobs is not None else None
-        if not drawn.text and reason is None and told is None:
-            return ""
-        return self._chunks[choice].event(drawn.text, told, reason)
-
-    def usage(self) -> str:
-        """The counts, without a choice."""
-        return event({**self._head, "choices": [], "usage": asking.usage(self._requests, self._drawn)})
-
-    def keep(self, token: Token) -> None:
-        """Take a token for the whole answer."""
-        choice, drawn = token.choice, token.drawn
-        self._drawn += 1
-        if drawn.text:
-            self._texts[choice].append(drawn.text)
-        self._reasons[choice] = asking.finish_reason(drawn)
-        if self._asked.logprobs is not None:
-            self._logprobs[choice].keep(drawn)
-
-    def whole(self) -> dict[str, Any]:
-        """All answers."""
-        choices = [
-            {
-                "index": i, "text": "".join(texts), "finish_reason": self._reasons[i],
-                "logprobs": self._logprobs[i].all() if self._asked.logprobs is not None else None,
-            }
-            for i, texts in enumerate(self._texts)
-        ]
-        return {**self._head, "choices": choices, "usage": asking.usage(self._requests, self._drawn)}
-
-    def _echoed(self, prompt: int) -> str:
-        if not self._asked.echo:
-            return ""
-        given = self._asked.prompt[prompt]
-        return given if isinstance(given, str) else self._served.tokenizer.decode(given)
+    def said(self, text: str) -> dict[str, Any]:
+        """The text."""
+        return {"text": text}
 
 
-class _Logprobs:
+def _echoed(asked: CompletionRequest, served: Served, prompt: int) -> str:
+    if not asked.echo:
+        return ""
+    given = asked.prompt[prompt]
+    return given if isinstance(given, str) else served.tokenizer.decode(given)
+
+
+class _Logprobs(Logprobs):
     """Log-probabilities in the shape of /v1/completions: four lists of one entry a token."""
 
-    def __init__(self, tokenizer: Tokenizer, alternatives: int, offset: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, alternatives: int) -> None:
+        super().__init__()
         self._tokenizer, self._alternatives = tokenizer, alternatives
-        self._text, self._offset = tokenizer.text_stream(), offset
-        self._parts: list[dict[str, Any]] = []
+        self._text, self._offset = tokenizer.text_stream(), 0
 
     def of(self, drawn: Drawn) -> dict[str, Any]:
         """One token's, in lists of one entry."""
@@ -161,10 +121,6 @@ class _Logprobs:
             "tokens": [text], "token_logprobs": [logprob], "top_logprobs": None if top is None else [top],
             "text_offset": [offset],
         }
-
-    def keep(self, drawn: Drawn) -> None:
-        """Keep one token's for the whole."""
-        self._parts.append(self.of(drawn))
 
     def all(self) -> dict[str, Any]:
         """Those that were kept."""

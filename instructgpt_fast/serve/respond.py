@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from instructgpt_fast.generate.requests import Request
 from instructgpt_fast.serve import errors
-from instructgpt_fast.serve.answer import Answer, Token
+from instructgpt_fast.serve.answer import Answer
 from instructgpt_fast.serve.errors import ApiError
 from instructgpt_fast.serve.events import event, to_json
 from instructgpt_fast.serve.limits import Gate
@@ -22,6 +22,7 @@ from instructgpt_fast.serve.metrics import Metrics
 from instructgpt_fast.serve.models import Served
 from instructgpt_fast.serve.options import ServeConfig
 from instructgpt_fast.serve.worker import Worker
+from instructgpt_fast.serve.writer import Writer
 
 log = logging.getLogger("instructgpt_fast.serve")
 
@@ -40,25 +41,6 @@ class Serving:
     worker: Worker
     metrics: Metrics
     gate: Gate
-
-
-class Writer(Protocol):
-    """Puts tokens into the JSON of one route: those of a stream into events, or all into one piece."""
-
-    def opening(self) -> str:
-        """The events before the first token."""
-
-    def event(self, token: Token) -> str:
-        """The event of a token, "" while there is nothing to show."""
-
-    def usage(self) -> str:
-        """The event with the counts of tokens."""
-
-    def keep(self, token: Token) -> None:
-        """Take a token for the answer in one piece."""
-
-    def whole(self) -> dict[str, Any]:
-        """The answer in one piece."""
 
 
 class ClientGoneError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -13,7 +14,8 @@ import torch
 
 from instructgpt_fast.checkpoint import Loaded, load_model, save_checkpoint
 from instructgpt_fast.cli import main
-from instructgpt_fast.generate import FewShot, complete, generate
+from instructgpt_fast.cli.generate import Generate as GenerateOptions
+from instructgpt_fast.generate import FewShot, SamplingConfig, complete, generate
 from python_tests.train.material import Material
 
 SHORT = ["--max-new-tokens", 6]
@@ -167,3 +169,10 @@ def test_an_example_is_one_question(refused: Any, examples: Path) -> None:
     assert f"{examples}:3: examples: an example is one question and its answer, got 3 messages before the" in line
     examples.write_text('{"prompt": "x"}\n')
     assert f"{examples}:1: " in refused("--prompt", "x", "--examples", examples)
+
+
+def test_the_shell_and_python_have_the_same_defaults() -> None:
+    """They stand twice, so that --help need not import torch."""
+    told = {field.name: field.default for field in dataclasses.fields(GenerateOptions)}
+    for field in dataclasses.fields(SamplingConfig):
+        assert told[field.name] == field.default, field.name

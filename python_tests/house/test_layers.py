@@ -13,8 +13,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "config", "files", "callable_module", "_version"),
     ("ops", "tokenizer"),
     ("model", "data", "optim", "checkpoint", "device", "simt"),
-    ("generate", "rlhf"),
-    ("train", "evaluate", "serve", "doctor"),
+    ("generate", "rlhf", "diagnosis"),
+    ("train", "evaluate", "serve", "label", "report", "doctor"),
     ("quickstart",),
     ("cli", "__main__"),
 )

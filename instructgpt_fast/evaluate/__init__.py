@@ -5,18 +5,29 @@ from __future__ import annotations
 from instructgpt_fast.callable_module import make_callable
 from instructgpt_fast.evaluate.perplexity import Perplexity, joined, perplexity
 from instructgpt_fast.evaluate.reading import read_comparisons, read_demonstrations, read_stream
-from instructgpt_fast.evaluate.reward_accuracy import Accuracy, RankedAnswers, RewardAccuracy, reward_accuracy
+from instructgpt_fast.evaluate.reward_accuracy import (
+    Accuracy,
+    Calibration,
+    CalibrationBin,
+    RankedAnswers,
+    RewardAccuracy,
+    calibration,
+    reward_accuracy,
+)
 from instructgpt_fast.evaluate.scoring import judging, pack_tokens, score_sequences
 from instructgpt_fast.evaluate.tasks import EvaluateConfig, Evaluation, Row, evaluate
 
 __all__ = [
     "Accuracy",
+    "Calibration",
+    "CalibrationBin",
     "EvaluateConfig",
     "Evaluation",
     "Perplexity",
     "RankedAnswers",
     "RewardAccuracy",
     "Row",
+    "calibration",
     "evaluate",
     "joined",
     "judging",

@@ -1,6 +1,6 @@
-"""How often a reward model orders two answers as the labeler did, with a confidence interval.
+"""How often a reward model orders two answers as the labeler did, and how far its probabilities can be trusted.
 
-Pairs of one prompt share their answers, so they are not independent: the interval treats the prompt as the sampling
+Pairs of one prompt share their answers, so they are not independent: intervals treat the prompt as the sampling
 unit (ratio estimator; Cochran 1977, Sampling Techniques, section 2.11).
 """
 
@@ -18,6 +18,7 @@ from instructgpt_fast.evaluate.scoring import score_sequences
 from instructgpt_fast.model import ScalarModel
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+BINS = 10  # of equal width over 0.5 .. 1, where the probability of the preferred answer lies
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,30 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class CalibrationBin:
+    """Pairs to which the model gives a probability from `low` to `high`, the upper end left out but in the last bin."""
+
+    low: float
+    high: float
+    confidence: float  # mean probability that the model gives to the answer it prefers
+    share: Accuracy  # how often the labeler preferred that answer too
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The model's probabilities sigmoid(|margin|) against the labelers' choices; ties of the labeler are left out.
+
+    bins: those that hold a pair, rising. error: the expected calibration error, sum over the bins of their share of
+    the pairs times |confidence - share| (Guo et al. 2017, arXiv:1706.04599, eq. 3). log_loss: mean over all pairs of
+    -log sigmoid(margin of the labeler's choice), in nats; log 2 = 0.693 is what a coin gets.
+    """
+
+    bins: tuple[CalibrationBin, ...]
+    error: float
+    log_loss: float
+
+
+@dataclass(frozen=True)
 class RewardAccuracy:
     """Accuracy over all pairs and by the number of answers K; margin and scores averaged over pairs and answers."""
 
@@ -52,6 +77,7 @@ class RewardAccuracy:
     mean_margin: float
     mean_score: float
     loss: float  # mean over prompts of the mean over their pairs of -log sigmoid(margin), eq. 1 of Ouyang et al. 2022
+    calibration: Calibration
 
 
 def reward_accuracy(model: ScalarModel, data: Sequence[RankedAnswers], *, batch_size: int = 32) -> RewardAccuracy:
@@ -61,36 +87,61 @@ def reward_accuracy(model: ScalarModel, data: Sequence[RankedAnswers], *, batch_
     """
     sequences = [sequence for item in data for sequence in item.sequences]
     scores = score_sequences(model, sequences, batch_size=batch_size).double()
-    correct: list[float] = []
-    pairs: list[int] = []
-    margins = losses = 0.0
-    position = 0
-    for item in data:
-        own = scores[position:position + len(item.ranks)]
-        position += len(item.ranks)
-        good, count, margin, loss = _compare(own, torch.tensor(list(item.ranks)))
-        correct.append(good)
-        pairs.append(count)
-        margins += margin
-        losses += loss
-    if not sum(pairs):
+    own = scores.split([len(item.ranks) for item in data])
+    margins = [labeled_margins(found, torch.tensor(list(item.ranks))) for found, item in zip(own, data, strict=True)]
+    used = [margin for margin in margins if margin.numel()]
+    if not used:
         raise DataError("reward_accuracy: a prompt must have two answers of different rank, got none; check the ranks")
-    sizes = sorted({len(item.ranks) for item, count in zip(data, pairs, strict=True) if count})
-    by_k = {
-        k: _accuracy([(c, n) for c, n, item in zip(correct, pairs, data, strict=True) if len(item.ranks) == k])
-        for k in sizes
-    }
-    overall = _accuracy(list(zip(correct, pairs, strict=True)))
-    return RewardAccuracy(overall, by_k, margins / sum(pairs), float(scores.mean()), losses / overall.prompts)
+    by_k: dict[int, list[torch.Tensor]] = {}
+    for margin, item in zip(margins, data, strict=True):
+        if margin.numel():
+            by_k.setdefault(len(item.ranks), []).append(margin)
+    overall = _ordered_rightly(used)
+    return RewardAccuracy(
+        overall, {k: _ordered_rightly(by_k[k]) for k in sorted(by_k)}, float(torch.cat(used).mean()),
+        float(scores.mean()), sum(float(functional.softplus(-margin).mean()) for margin in used) / len(used),
+        calibration(used),
+    )
 
 
-def _compare(scores: torch.Tensor, ranks: torch.Tensor) -> tuple[float, int, float, float]:
-    """(pairs in the labeler's order, ordered pairs, sum of margins, mean loss of the pairs) of one prompt."""
+def labeled_margins(scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """Score of the better minus score of the worse answer, of each ordered pair of one prompt: f64 [pairs].
+
+    scores: f64 [K]. ranks: int64 [K], 1 = best; pairs of equal rank are left out.
+    """
     better = ranks[:, None] < ranks[None, :]
-    margin = (scores[:, None] - scores[None, :])[better]
-    good = float((margin > 0).sum()) + 0.5 * float((margin == 0).sum())
-    loss = float(functional.softplus(-margin).mean()) if margin.numel() else 0.0
-    return good, margin.numel(), float(margin.sum()), loss
+    return (scores[:, None] - scores[None, :])[better]
+
+
+def calibration(margins: Sequence[torch.Tensor], *, bins: int = BINS) -> Calibration:
+    """Compare probabilities with choices, in `bins` bins of equal width over 0.5 .. 1.
+
+    margins: for each prompt f64 [pairs], score of the labeler's choice minus score of the other answer. A margin of 0
+    counts as half a right choice at probability 0.5. Raises DataError when there is no pair.
+    """
+    every = torch.cat(list(margins)) if margins else torch.empty(0)
+    if not every.numel():
+        raise DataError("calibration: there must be a pair of answers of different rank, got none; check the ranks")
+    confidences = torch.sigmoid(every.abs())
+    place = ((confidences - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    prompt = torch.repeat_interleave(torch.tensor([margin.numel() for margin in margins]))
+    right = (every > 0).double() + 0.5 * (every == 0).double()
+    found: list[CalibrationBin] = []
+    for index in place.unique().tolist():
+        inside = place == index
+        pairs = torch.bincount(prompt[inside], minlength=len(margins))
+        good = torch.bincount(prompt[inside], weights=right[inside], minlength=len(margins))
+        share = _accuracy(list(zip(good.tolist(), pairs.tolist(), strict=True)))
+        low, high = (0.5 + edge / (2 * bins) for edge in (index, index + 1))
+        found.append(CalibrationBin(low, high, float(confidences[inside].mean()), share))
+    error = sum(part.share.pairs * abs(part.confidence - part.share.accuracy) for part in found) / every.numel()
+    return Calibration(tuple(found), error, float(functional.softplus(-every).mean()))
+
+
+def _ordered_rightly(margins: Sequence[torch.Tensor]) -> Accuracy:
+    return _accuracy([
+        (float((margin > 0).sum()) + 0.5 * float((margin == 0).sum()), margin.numel()) for margin in margins
+    ])
 
 
 def _accuracy(counts: Sequence[tuple[float, int]]) -> Accuracy:

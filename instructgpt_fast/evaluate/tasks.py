@@ -174,6 +174,8 @@ def measure_reward_accuracy(loaded: Loaded, config: EvaluateConfig) -> list[Row]
         row("accuracy", found.overall), *(row(f"accuracy_k{k}", part) for k, part in found.by_k.items()),
         Row("reward_accuracy", "margin", found.mean_margin, count=found.overall.pairs),
         Row("reward_accuracy", "loss", found.loss, count=found.overall.prompts),
+        Row("reward_accuracy", "log_loss", found.calibration.log_loss, count=found.overall.pairs),
+        Row("reward_accuracy", "calibration_error", found.calibration.error, count=found.overall.pairs),
     ]
 
 

@@ -38,6 +38,7 @@ from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
 from instructgpt_fast.tokenizer import PromptFormat, Tokenizer
+from instructgpt_fast.train.calibration import CALIBRATION_FILE
 from instructgpt_fast.train.guard import stop_unless_weights_finite
 from instructgpt_fast.train.metrics import METRICS_FILE, MetricsLog
 from instructgpt_fast.train.options import RunOptions
@@ -262,7 +263,8 @@ def _clear(directory: Path) -> None:
         for path in [*checkpoint.checkpoints_of(directory), *directory.glob("best-*"), directory / PREPARED]:
             if path.is_dir():
                 shutil.rmtree(path)
-        (directory / METRICS_FILE).unlink(missing_ok=True)
+        for name in (METRICS_FILE, CALIBRATION_FILE):
+            (directory / name).unlink(missing_ok=True)
 
 
 def check_space(directory: Path, checkpoint_bytes: int, *, free: int | None = None) -> None:

@@ -17,6 +17,7 @@ from instructgpt_fast.config import options_class
 from instructgpt_fast.errors import TrainingError
 from instructgpt_fast.evaluate import (
     RankedAnswers,
+    RewardAccuracy,
     pack_tokens,
     read_comparisons,
     read_demonstrations,
@@ -26,6 +27,7 @@ from instructgpt_fast.evaluate import (
 from instructgpt_fast.model import GPT, ScalarModel, scores_at_last
 from instructgpt_fast.ops import ranking_loss
 from instructgpt_fast.optim import cosine_to_fraction
+from instructgpt_fast.train.calibration import keep_calibration
 from instructgpt_fast.train.examples import ExampleStream, limits_of
 from instructgpt_fast.train.inputs import load_start, with_dropout
 from instructgpt_fast.train.loop import Run, Training, TrainResult, check_space, open_run, training_bytes
@@ -129,7 +131,9 @@ def run_reward(config: RewardConfig) -> TrainResult:
             run.log(step, {**metrics, "learning_rate": rate, "epoch": stream.epoch(step)}, stream.steps)
             counters["metrics"] = {**counters.get("metrics", {}), **metrics}
             if held_out is not None and run.due(config.eval_steps, step, stream.steps):
-                scores = judged(model, held_out, config.per_device_eval_batch_size)
+                found = reward_accuracy(model, held_out, batch_size=config.per_device_eval_batch_size)
+                scores = judged(found)
+                keep_calibration(run.directory, step, found)
                 counters["metrics"].update(scores)
                 run.record(step, scores)
             run.save_if_due(step, stream.steps, training)
@@ -190,13 +194,13 @@ def comparison_loss(model: ScalarModel, batch: Mapping[str, torch.Tensor], seen:
     return ranked.loss
 
 
-def judged(model: ScalarModel, data: Sequence[RankedAnswers], batch_size: int) -> dict[str, float]:
+def judged(found: RewardAccuracy) -> dict[str, float]:
     """Accuracy on comparisons as metrics, over all pairs and by the number of answers."""
-    found = reward_accuracy(model, data, batch_size=batch_size)
     metrics = {
         "eval_accuracy": found.overall.accuracy, "eval_accuracy_ci95": found.overall.half_width,
         "eval_margin": found.mean_margin, "eval_mean_score": found.mean_score,
         "eval_pairs": float(found.overall.pairs), "eval_loss": found.loss,
+        "eval_log_loss": found.calibration.log_loss, "eval_calibration_error": found.calibration.error,
     }
     return metrics | {f"eval_accuracy_k{k}": part.accuracy for k, part in found.by_k.items()}
 

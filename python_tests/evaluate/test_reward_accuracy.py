@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from instructgpt_fast.errors import DataError
-from instructgpt_fast.evaluate import RankedAnswers, reward_accuracy, score_sequences
+from instructgpt_fast.evaluate import RankedAnswers, calibration, reward_accuracy, score_sequences
 from instructgpt_fast.evaluate.reward_accuracy import _accuracy
 from instructgpt_fast.model import GPTConfig, ScalarModel
 
@@ -100,3 +100,61 @@ def test_the_interval_holds_the_truth_for_dependent_pairs() -> None:
     # 95 % of 400, give or take three standard errors of 1.1 % and the small-sample bias of the estimator.
     assert 0.90 <= inside / 400 <= 0.985
     assert narrow / 400 < 0.6
+
+
+def direct_calibration(margins: list[float], bins: int) -> tuple[list[tuple[int, float, float]], float, float]:
+    """(pairs, confidence, share) of each bin that holds a pair, calibration error and log loss, in plain Python."""
+    cells: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
+    for margin in margins:
+        confidence = 1 / (1 + math.exp(-abs(margin)))
+        index = min(int((confidence - 0.5) / 0.5 * bins), bins - 1)
+        cells[index].append((confidence, 1.0 if margin > 0 else 0.0 if margin < 0 else 0.5))
+    found = [
+        (len(cell), sum(c for c, _ in cell) / len(cell), sum(r for _, r in cell) / len(cell)) for cell in cells if cell
+    ]
+    error = sum(pairs * abs(confidence - share) for pairs, confidence, share in found) / len(margins)
+    return found, error, sum(math.log1p(math.exp(-margin)) for margin in margins) / len(margins)
+
+
+@pytest.mark.parametrize("bins", [1, 7, 10])
+def test_calibration_equals_a_direct_computation(bins: int) -> None:
+    rng = random.Random(1)
+    prompts = [[rng.gauss(0.4, 2.0) for _ in range(rng.choice([1, 3, 6]))] for _ in range(200)]
+    prompts[3][0], prompts[4][0] = 0.0, 40.0  # an equal score, and a probability of 1
+    found = calibration([torch.tensor(margins, dtype=torch.float64) for margins in prompts], bins=bins)
+    cells, error, log_loss = direct_calibration([margin for margins in prompts for margin in margins], bins)
+    assert [(part.share.pairs, part.confidence, part.share.accuracy) for part in found.bins] == [
+        (pairs, pytest.approx(confidence), pytest.approx(share)) for pairs, confidence, share in cells
+    ]
+    assert (found.error, found.log_loss) == (pytest.approx(error), pytest.approx(log_loss))
+    assert all(part.low <= part.confidence <= part.high for part in found.bins)
+
+
+def drawn(scale: float) -> list[torch.Tensor]:
+    """Margins where a labeler orders with probability sigmoid(difference); the model says scale times that."""
+    generator = torch.Generator().manual_seed(5)
+    truth = torch.randn(20_000, generator=generator, dtype=torch.float64) * 1.5
+    chosen = torch.rand(20_000, generator=generator, dtype=torch.float64) < torch.sigmoid(truth)
+    return list(torch.where(chosen, truth, -truth).mul(scale).split(4))
+
+
+def test_scores_that_are_calibrated_and_scores_that_are_too_sure() -> None:
+    honest = calibration(drawn(1.0))
+    # 2,000 pairs in a bin have a share known to 1 %.
+    assert honest.error < 0.015
+    inside = sum(abs(part.share.accuracy - part.confidence) <= part.share.half_width for part in honest.bins)
+    assert inside >= len(honest.bins) - 2
+    sure = calibration(drawn(3.0))
+    assert sure.error > 0.1
+    assert all(part.share.accuracy < part.confidence for part in sure.bins)
+    assert honest.log_loss < calibration(drawn(0.3)).log_loss < sure.log_loss
+
+
+def test_calibration_leaves_ties_of_the_labeler_out(model: ScalarModel) -> None:
+    data = [RankedAnswers(answers(8, 2, 2), [1, 2, 2]), RankedAnswers(answers(8, 2), [1, 1])]
+    found = reward_accuracy(model, data).calibration
+    (only,) = found.bins
+    assert (only.share.pairs, only.share.accuracy, only.high) == (2, 1.0, 1.0)
+    assert found.log_loss == pytest.approx(math.log1p(math.exp(-6)), rel=5e-3)
+    with pytest.raises(DataError, match="got none"):
+        calibration([])

@@ -48,7 +48,9 @@ def test_perplexity_of_a_file(material: Material, base: str, tmp_path: Path) -> 
 def test_accuracy_of_a_reward_model(material: Material, judge: str) -> None:
     result = evaluate(judge, comparisons=material.eval_comparisons)
     assert 0.0 <= result.metrics["reward_accuracy/accuracy"] <= 1.0
-    assert {row.metric for row in result.rows} == {"accuracy", "accuracy_k4", "margin", "loss"}
+    assert {row.metric for row in result.rows} == {
+        "accuracy", "accuracy_k4", "margin", "loss", "log_loss", "calibration_error",
+    }
     accuracy = result.rows[0]
     assert accuracy.count == 30
     assert accuracy.half_width is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,19 @@ import torch
 
 from instructgpt_fast.checkpoint import load_model
 from instructgpt_fast.data import Limits
-from instructgpt_fast.errors import DataError, TrainingError
-from instructgpt_fast.evaluate import RankedAnswers, read_demonstrations, score_sequences
+from instructgpt_fast.errors import CheckpointError, DataError, TrainingError
+from instructgpt_fast.evaluate import (
+    Accuracy,
+    RankedAnswers,
+    RewardAccuracy,
+    calibration,
+    read_demonstrations,
+    score_sequences,
+)
 from instructgpt_fast.model import GPT, ScalarModel
 from instructgpt_fast.train import TrainResult, train
 from instructgpt_fast.train import reward as stage
+from instructgpt_fast.train.calibration import keep_calibration
 from instructgpt_fast.train.metrics import read_metrics
 from instructgpt_fast.train.reward import centre_scores, single_pairs
 
@@ -37,9 +47,28 @@ def test_learns_the_ranking(material: Material, base: str, run_dir: str) -> None
     assert records[-1]["eval_accuracy_k4"] == records[-1]["eval_accuracy"]
     assert records[-1]["eval_pairs"] == 6 * 5, "six prompts, and of the C(4, 2) pairs of each one is tied"
     assert result.metrics["eval_loss"] < 0.4
+    (kept,) = json.loads((Path(run_dir) / "calibration.json").read_text())["evaluations"]
+    assert (kept["step"], kept["accuracy"], kept["pairs"]) == (40, records[-1]["eval_accuracy"], 30)
+    assert sum(part["pairs"] for part in kept["bins"]) == 30
+    assert kept["expected_calibration_error"] == records[-1]["eval_calibration_error"]
     loaded = load_model(result.checkpoint)
     assert isinstance(loaded.model, ScalarModel)
     assert (loaded.prompt_format, loaded.stage) == ("dialogue", "reward")
+
+
+def test_calibration_is_kept_once_a_step(tmp_path: Path) -> None:
+    """A resumed run evaluates the steps after its checkpoint again: they take the place of what was there."""
+    data = [torch.tensor([1.0, -1.0]), torch.tensor([2.0])]
+    share = Accuracy(0.5, math.nan, 3, 1)
+    for step in (10, 20, 30, 20):
+        keep_calibration(tmp_path, step, RewardAccuracy(share, {2: share}, 0.0, 0.0, 0.7, calibration(data)))
+    path = tmp_path / "calibration.json"
+    kept = json.loads(path.read_text())["evaluations"]
+    assert [evaluation["step"] for evaluation in kept] == [10, 20]
+    assert kept[0]["by_k"] == [{"k": 2, "accuracy": 0.5, "half_width": None, "pairs": 3, "prompts": 1}]
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match="delete the file"):
+        keep_calibration(tmp_path, 40, RewardAccuracy(share, {}, 0.0, 0.0, 0.7, calibration(data)))
 
 
 def test_one_epoch_by_default(material: Material, base: str, run_dir: str) -> None:

@@ -5,7 +5,7 @@ from instructgpt_fast.model.heads import ScalarModel, scores_at_last
 from instructgpt_fast.model.inference import Chunk, Decoder
 from instructgpt_fast.model.kv_cache import PAGE_SIZE, KVCache
 from instructgpt_fast.model.presets import MODEL_PRESETS, ModelPreset, model_config, model_preset
-from instructgpt_fast.model.shift import counted_rows, shift_packed
+from instructgpt_fast.model.shift import counted_rows, rows_before_ends, shift_packed
 from instructgpt_fast.model.transformer import GPT
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "counted_rows",
     "model_config",
     "model_preset",
+    "rows_before_ends",
     "scores_at_last",
     "shift_packed",
 ]

@@ -6,6 +6,8 @@ belongs to tokens[t]; nothing else in the package moves one against the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -60,3 +62,23 @@ def counted_rows(
     hidden_before, targets, mask = shift_packed(hidden, tokens, loss_mask, cu_seqlens)
     rows = mask.nonzero().squeeze(1)
     return hidden_before.index_select(0, rows), targets.index_select(0, rows), rows + 1
+
+
+def rows_before_ends(cu_seqlens: Sequence[int], counts: Sequence[int]) -> Tensor:
+    """Rows of the hidden states that predict the last tokens of sequences which were run without their very last one.
+
+    A sequence one token longer than the context can be judged so: its last token is predicted but never read.
+    cu_seqlens: [S + 1], boundaries of the packed inputs. counts: [S], tokens judged at the end of each sequence, the
+    one left out among them; from 0 to the length of its input.
+    Returns int64 [sum of counts]: sequence after sequence, within each in the order of its tokens.
+    Raises ValueError when a count does not fit its sequence.
+    """
+    rows: list[int] = []
+    for begin, end, count in zip(cu_seqlens[:-1], cu_seqlens[1:], counts, strict=True):
+        if not 0 <= count <= end - begin:
+            raise ValueError(
+                f"rows_before_ends: a count must lie in 0..{end - begin}, the length of the input, got {count}; give "
+                "each judged token one before it."
+            )
+        rows.extend(range(end - count, end))
+    return torch.tensor(rows, dtype=torch.int64)

@@ -32,6 +32,7 @@ class Command:
 
 _STAGE = "instructgpt_fast.cli.command_line:run_stage"
 _TOOLS = "instructgpt_fast.cli.tools"
+_PREPARE = "instructgpt_fast.cli.prepare"
 _EXCHANGE = "instructgpt_fast.cli.import_export"
 
 # Ordered as one works: from text to a model that talks.
@@ -40,8 +41,9 @@ COMMANDS: dict[str, Command] = {
         "Train a byte-level BPE tokenizer on text.", f"{_TOOLS}:TokenizerTrain", f"{_TOOLS}:train_tokenizer"),
     "tokenizer inspect": Command(
         "Show how a tokenizer cuts a text.", f"{_TOOLS}:TokenizerInspect", f"{_TOOLS}:inspect_tokenizer"),
-    "prepare": Command(
-        "Turn text or jsonl into token shards for pretraining.", f"{_TOOLS}:Prepare", f"{_TOOLS}:prepare"),
+    "prepare shards": Command(
+        "Turn text or jsonl into token shards for pretraining.", f"{_PREPARE}:PrepareShards",
+        f"{_PREPARE}:prepare_shards"),
     "pretrain": Command(
         "Train a GPT on text from scratch.", "instructgpt_fast.train.pretrain:PretrainConfig", _STAGE),
     "sft": Command(

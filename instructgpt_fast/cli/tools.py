@@ -1,4 +1,4 @@
-"""The commands that are not training stages: tokenizer, prepare, evaluate, doctor."""
+"""The commands that are not training stages: tokenizer, evaluate, doctor."""
 
 from __future__ import annotations
 
@@ -64,38 +64,6 @@ def inspect_tokenizer(options: TokenizerInspect) -> None:
     out(f"text: {size} bytes, {len(tokens)} tokens, {size / max(len(tokens), 1):.2f} bytes a token\n")
     for token in tokens:
         out(f"{token:>8}  {tokenizer.bytes_of(token).decode('utf-8', 'backslashreplace')!r}\n")
-
-
-@options_class()
-class Prepare(Options):
-    """Text, the tokenizer for it, and where the shards go."""
-
-    data: str
-    """A .txt or .jsonl file, or a folder of them."""
-    tokenizer: str
-    """tokenizer.json, or a folder or checkpoint that holds one."""
-    output_dir: str
-    """Folder for the token shards."""
-    on_bad_line: Literal["error", "skip"] = "error"
-    """A malformed line of a jsonl file stops with its place, or is left out and counted."""
-
-
-def prepare(options: Prepare) -> None:
-    """Write token shards, documents joined by EOS."""
-    from instructgpt_fast.data import prepare as prepare_shards
-    from instructgpt_fast.tokenizer import Tokenizer
-
-    def tell(count: int) -> None:
-        sys.stderr.write(f"{count:,} tokens so far\n")
-
-    tokenizer = Tokenizer.load(options.tokenizer)
-    shards = prepare_shards(
-        options.data, options.output_dir, tokenizer, on_bad_line=options.on_bad_line, on_progress=tell
-    )
-    tokenizer.save(options.output_dir)  # pretraining finds it beside the shards
-    if shards.skipped_lines:
-        sys.stderr.write(f"left out {shards.skipped_lines} lines that cannot be read\n")
-    sys.stdout.write(f"{len(shards):,} tokens in {shards.documents:,} documents: {options.output_dir}\n")
 
 
 def evaluate_checkpoint(options: Any) -> None:

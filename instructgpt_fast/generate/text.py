@@ -15,11 +15,11 @@ from instructgpt_fast.config import nearest
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.generate.beam import beam_search
 from instructgpt_fast.generate.engine import Engine, sample
-from instructgpt_fast.generate.few_shot import Examples, FewShot, as_few_shot
 from instructgpt_fast.generate.requests import Request, check_prompt
 from instructgpt_fast.generate.sampling import Completion, SamplingConfig
 from instructgpt_fast.model import GPT
 from instructgpt_fast.tokenizer import Message, Tokenizer, as_messages
+from instructgpt_fast.tokenizer.few_shot import Examples, FewShot, as_few_shot
 
 Source = str | os.PathLike[str] | Loaded
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]

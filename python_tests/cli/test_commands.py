@@ -56,7 +56,8 @@ def test_from_text_to_a_model_that_answers(
     assert f"text: 10 bytes, {len(pieces)} tokens" in told
 
     told = run(
-        capsys, "prepare", "--data", material.text, "--tokenizer", tmp_path / "tok", "--output-dir", tmp_path / "shards"
+        capsys, "prepare", "shards", "--data", material.text, "--tokenizer", tmp_path / "tok",
+        "--output-dir", tmp_path / "shards",
     )
     assert told.startswith(f"{len(TokenShards(tmp_path / 'shards', tokenizer)):,} tokens in 42 documents")
 

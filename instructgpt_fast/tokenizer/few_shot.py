@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instructgpt_fast.errors import DataError
-from instructgpt_fast.tokenizer import Message, PromptFormat, as_messages, only_text
+from instructgpt_fast.tokenizer.dialogue import Message, PromptFormat, as_messages, only_text
 
 __all__ = ["Examples", "FewShot", "as_few_shot"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from instructgpt_fast.errors import DataError
-from instructgpt_fast.generate.few_shot import FewShot, as_few_shot
 from instructgpt_fast.tokenizer import Message
+from instructgpt_fast.tokenizer.few_shot import FewShot, as_few_shot
 
 PAIRS = [("sea", "mer"), ("sky", "ciel")]
 USER, ASSISTANT, SYSTEM = (lambda text, role=role: Message(role, text) for role in ("user", "assistant", "system"))

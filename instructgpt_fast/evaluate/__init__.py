@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from instructgpt_fast.callable_module import make_callable
+from instructgpt_fast.evaluate.measure import Difference, Measure
+from instructgpt_fast.evaluate.options import EvaluateConfig
 from instructgpt_fast.evaluate.perplexity import Perplexity, joined, perplexity
 from instructgpt_fast.evaluate.reading import read_comparisons, read_demonstrations, read_stream
 from instructgpt_fast.evaluate.reward_accuracy import (
@@ -15,14 +17,16 @@ from instructgpt_fast.evaluate.reward_accuracy import (
     reward_accuracy,
 )
 from instructgpt_fast.evaluate.scoring import judging, pack_tokens, score_sequences
-from instructgpt_fast.evaluate.tasks import EvaluateConfig, Evaluation, Row, evaluate
+from instructgpt_fast.evaluate.tasks import Evaluation, Row, evaluate
 
 __all__ = [
     "Accuracy",
     "Calibration",
     "CalibrationBin",
+    "Difference",
     "EvaluateConfig",
     "Evaluation",
+    "Measure",
     "Perplexity",
     "RankedAnswers",
     "RewardAccuracy",

@@ -1,94 +1,68 @@
-"""Evaluation of a checkpoint: tasks looked up by name, each giving rows of a table.
+"""Evaluation of a checkpoint: the tasks that need no file, task files and templates, in one table.
 
-A further task is one function and one line in `TASKS`.
+A further task without a file is one function and one line in `TASKS`; a kind of task file is one line in kinds.py.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from instructgpt_fast.checkpoint import Loaded, load_model
-from instructgpt_fast.config import Options, nearest, options_class, to_dict
+from instructgpt_fast.config import to_dict
 from instructgpt_fast.data import Limits
 from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import CheckpointError, ConfigError
+from instructgpt_fast.evaluate.kinds import find_task, run_task
+from instructgpt_fast.evaluate.measure import Interval, Measure
+from instructgpt_fast.evaluate.options import PLAIN_TASKS, EvaluateConfig
+from instructgpt_fast.evaluate.outcome import Outcome, language_model
 from instructgpt_fast.evaluate.perplexity import perplexity
 from instructgpt_fast.evaluate.reading import read_comparisons, read_stream
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, reward_accuracy
 from instructgpt_fast.files import atomic_write
-from instructgpt_fast.model import GPT, ScalarModel
-
-
-@options_class()
-class EvaluateConfig(Options):
-    """What to measure, on which checkpoint and data."""
-
-    stage: ClassVar[str] = "evaluate"
-
-    checkpoint: str
-    """Checkpoint or run directory of the model."""
-    tasks: tuple[str, ...] = ()
-    """perplexity, reward_accuracy; none takes every task whose data is given."""
-    data: str | None = None
-    """Text for perplexity: a .txt or .jsonl file, a folder of them, or token shards."""
-    comparisons: str | None = None
-    """jsonl of comparisons for reward_accuracy."""
-    context: int | None = None
-    """Tokens of a perplexity window; None is the model's context."""
-    stride: int | None = None
-    """Tokens between perplexity windows; None is half the window."""
-    batch_size: int = 8
-    """Sequences in one forward pass."""
-    on_bad_line: Literal["error", "skip"] = "error"
-    """A malformed line of a jsonl file stops the evaluation with its place, or is left out and counted."""
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Type of weights and activations."""
-    device: str = "auto"
-    """"cpu", "cuda", "cuda:1", ...; "auto" takes the GPU when every op runs on it."""
-    output: str | None = None
-    """File for the results as JSON."""
-
-    def check(self) -> None:
-        """Refuse unknown tasks, tasks without data, and nothing to do."""
-        for task in self.tasks:
-            if task not in TASKS:
-                raise ConfigError(
-                    f"evaluate: no task is called {task!r}{nearest(task, TASKS)}; there are {', '.join(TASKS)}."
-                )
-            needed = TASKS[task].needs
-            self.require(f"the task {task} needs {needed}", getattr(self, needed) is not None, **{needed: None})
-        self.require(
-            "give data or comparisons to measure on", bool(self.chosen()), data=self.data, comparisons=self.comparisons
-        )
-        self.require("batch_size must be at least 1", self.batch_size >= 1, batch_size=self.batch_size)
-
-    def chosen(self) -> list[str]:
-        """The tasks to run: those named, or all whose data is given."""
-        return list(self.tasks) or [name for name, task in TASKS.items() if getattr(self, task.needs) is not None]
+from instructgpt_fast.model import ScalarModel
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result: a number, and half the width of its 95 % interval where there is one."""
+    """One line of the result: a number, and its 95 % interval where there is one.
+
+    The interval is `half_width` to both sides, or from `interval[0]` to `interval[1]` where the sides differ.
+    """
 
     task: str
     metric: str
     value: float
     half_width: float | None = None
     count: int | None = None  # of what the number averages over
+    interval: Interval | None = None
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """The row as texts: task, metric, value, interval, count."""
+        interval = "" if self.half_width is None else f"+- {self.half_width:.4g}"
+        if self.interval is not None:
+            interval = f"{self.interval[0]:.4g} .. {self.interval[1]:.4g}"
+        count = "" if self.count is None else f"{self.count:,}"
+        return self.task, self.metric, f"{self.value:.5g}", interval, count
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results on one checkpoint; `metrics` maps "task/metric" to the number, str() is a table."""
+    """Results on one checkpoint; `metrics` maps "task/metric" to the number, str() is a table.
+
+    measures: those of task files, by item: `difference` of two evaluations' measures compares checkpoints.
+    about: task -> what was measured on and with.
+    """
 
     checkpoint: Path
     rows: tuple[Row, ...]
+    measures: tuple[Measure, ...] = field(default=(), compare=False, repr=False)
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -97,55 +71,73 @@ class Evaluation:
 
     def __str__(self) -> str:
         """The results as a table of plain text."""
-        lines = [("task", "metric", "value", "95 %", "over")]
-        for row in self.rows:
-            interval = "" if row.half_width is None else f"+- {row.half_width:.4g}"
-            count = "" if row.count is None else f"{row.count:,}"
-            lines.append((row.task, row.metric, f"{row.value:.5g}", interval, count))
+        lines = [("task", "metric", "value", "95 %", "over"), *(row.cells() for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         padded = ("  ".join(map(str.ljust, line, widths)) for line in lines)
         return "\n".join(line.rstrip() for line in padded)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A way to measure: the option that names its data, and the function."""
-
-    needs: str
-    run: Callable[[Loaded, EvaluateConfig], list[Row]]
 
 
 def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
     """Measure a checkpoint and return the results, which print as a table.
 
     checkpoint: a path, a run's result, or an `EvaluateConfig`. options: those of `EvaluateConfig`, for example
-    data="held_out.txt" (perplexity and bits per byte) or comparisons="test.jsonl" (accuracy of a reward model).
+    data="held_out.txt" (perplexity and bits per byte), comparisons="test.jsonl" (accuracy of a reward model) or
+    tasks=["capitals.toml"] (a task file).
     Raises ConfigError, DataError or CheckpointError.
     """
     if isinstance(checkpoint, EvaluateConfig):
         config = checkpoint
     else:
         config = EvaluateConfig(checkpoint=getattr(checkpoint, "checkpoint", checkpoint), **options)
+    tasks = {name: None if name in PLAIN_TASKS else find_task(name, config.data) for name in config.chosen()}
+    names = [name if task is None else task.name for name, task in tasks.items()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"evaluate: tasks must have different names, got {twice[0]!r} twice; set name in one of them")
     device, _ = choose_device(config.device)
     loaded = load_model(config.checkpoint, dtype=torch_dtype(config.dtype), device=device)
-    rows = tuple(row for name in config.chosen() for row in TASKS[name].run(loaded, config))
-    result = Evaluation(loaded.path, rows)
-    if config.output is not None:
-        content = {"checkpoint": str(result.checkpoint), "options": to_dict(config), "metrics": result.metrics}
-        atomic_write(config.output, json.dumps(content, indent=1) + "\n", error=ConfigError)
+    rows: list[Row] = []
+    outcomes: dict[str, Outcome] = {}
+    for name, task in tasks.items():
+        if task is None:
+            rows += TASKS[name](loaded, config)
+        else:
+            outcomes[task.name] = run_task(task, loaded, config)
+            rows += [row_of(measure) for measure in outcomes[task.name].measures]
+    measures = tuple(measure for outcome in outcomes.values() for measure in outcome.measures)
+    result = Evaluation(loaded.path, tuple(rows), measures, {name: each.about for name, each in outcomes.items()})
+    _write(result, outcomes, config)
     return result
 
 
-def measure_perplexity(loaded: Loaded, config: EvaluateConfig) -> list[Row]:
+def row_of(measure: Measure) -> Row:
+    """A measure as a line of the table."""
+    return Row(measure.task, measure.metric, measure.value, count=measure.over, interval=measure.interval())
+
+
+def _write(result: Evaluation, outcomes: Mapping[str, Outcome], config: EvaluateConfig) -> None:
+    if config.output is not None:
+        content: dict[str, Any] = {
+            "checkpoint": str(result.checkpoint), "options": to_dict(config), "metrics": result.metrics,
+        }
+        intervals = {f"{row.task}/{row.metric}": list(row.interval) for row in result.rows if row.interval is not None}
+        if outcomes:
+            content |= {"intervals": intervals, "tasks": result.about}
+        atomic_write(config.output, json.dumps(content, indent=1, ensure_ascii=False) + "\n", error=ConfigError)
+    if config.records is not None:
+        lines = [
+            json.dumps({"task": name, **record}, ensure_ascii=False)
+            for name, outcome in outcomes.items() for record in outcome.records
+        ]
+        atomic_write(config.records, "".join(line + "\n" for line in lines), error=ConfigError)
+
+
+def measure_perplexity(loaded: Loaded, config: EvaluateConfig) -> Sequence[Row]:
     """Loss, perplexity and bits per byte on text."""
-    if not isinstance(loaded.model, GPT):
-        raise CheckpointError(
-            f"perplexity: {loaded.path} must hold a language model, got a reward model; name another."
-        )
+    model = language_model("perplexity", loaded)
     stream = read_stream(str(config.data), loaded.tokenizer, config.on_bad_line)
     found = perplexity(
-        loaded.model, loaded.tokenizer, stream,
-        context=config.context, stride=config.stride, batch_size=config.batch_size,
+        model, loaded.tokenizer, stream, context=config.context, stride=config.stride, batch_size=config.batch_size,
     )
     return [
         Row("perplexity", "loss", found.loss, count=found.tokens),
@@ -154,7 +146,7 @@ def measure_perplexity(loaded: Loaded, config: EvaluateConfig) -> list[Row]:
     ]
 
 
-def measure_reward_accuracy(loaded: Loaded, config: EvaluateConfig) -> list[Row]:
+def measure_reward_accuracy(loaded: Loaded, config: EvaluateConfig) -> Sequence[Row]:
     """Accuracy on comparisons, over all pairs and by the number of answers."""
     if not isinstance(loaded.model, ScalarModel):
         raise CheckpointError(
@@ -179,7 +171,7 @@ def measure_reward_accuracy(loaded: Loaded, config: EvaluateConfig) -> list[Row]
     ]
 
 
-TASKS: dict[str, Task] = {
-    "perplexity": Task("data", measure_perplexity),
-    "reward_accuracy": Task("comparisons", measure_reward_accuracy),
+TASKS: dict[str, Callable[[Loaded, EvaluateConfig], Sequence[Row]]] = {
+    "perplexity": measure_perplexity,
+    "reward_accuracy": measure_reward_accuracy,
 }

@@ -1,0 +1,39 @@
+"""Kinds of task files: what a file of each kind may say, and the function that measures it.
+
+A further kind is a class of options, a function and one line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from instructgpt_fast.checkpoint import Loaded
+from instructgpt_fast.evaluate.options import EvaluateConfig
+from instructgpt_fast.evaluate.outcome import Outcome
+from instructgpt_fast.evaluate.perplexity_task import PerplexityTask, run_perplexity
+from instructgpt_fast.evaluate.task_file import Task, TaskOptions, is_task_file, read_task, template_task
+
+
+@dataclass(frozen=True)
+class Kind:
+    """options: what a task file may say. run: (task, its checkpoint, options of the evaluation) -> results."""
+
+    options: type[TaskOptions]
+    run: Callable[[Task, Loaded, EvaluateConfig], Outcome]
+
+
+KINDS: dict[str, Kind] = {
+    "perplexity": Kind(PerplexityTask, run_perplexity),
+}
+
+
+def find_task(name: str, data: str | None) -> Task:
+    """The task that `--tasks` names: a task file, or a template on `data`. Raises ConfigError naming file and key."""
+    classes = {kind: each.options for kind, each in KINDS.items()}
+    return read_task(name, classes) if is_task_file(name) else template_task(name, str(data), classes)
+
+
+def run_task(task: Task, loaded: Loaded, config: EvaluateConfig) -> Outcome:
+    """Measure one task on one checkpoint."""
+    return KINDS[task.options.kind].run(task, loaded, config)

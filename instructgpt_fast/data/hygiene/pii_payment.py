@@ -1,0 +1,66 @@
+"""Payment cards (Luhn's checksum) and IBANs (ISO 13616, checksum modulo 97) in a folded text (pii_fold)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["find_cards", "find_ibans"]
+
+Span = tuple[int, int]
+
+# Groups as cards are printed (4-4-4-4 with up to 3 more, 4-6-5, 4-6-4) with one kind of separator, or none at all.
+_CARD = re.compile(
+    r"(?<![\w.,+/-])(?:"
+    r"[0-9]{4}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{1,3})?|[0-9]{4}([ -])[0-9]{6}\2[0-9]{4,5}|[0-9]{13,19}"
+    r")(?![\w/]|[.,][0-9]|-[\w])"
+)
+# First digits and lengths of the networks as they publish them; Maestro's wide ranges only where it alone issues.
+_NETWORK = re.compile(
+    r"(?:4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})|(?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}"
+    r"|3[47][0-9]{13}|(?:6011|64[4-9][0-9]|65[0-9]{2})[0-9]{12,15}|62[0-9]{14,17}|35(?:2[89]|[3-8][0-9])[0-9]{12,15}"
+    r"|(?:30[0-5]|309|36[0-9]|3[89][0-9])[0-9]{11,16}|220[0-4][0-9]{12,15}|(?:60|81|82|508)[0-9]{13,14}"
+    r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])[0-9]{8,15})\Z"
+)
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?:[ .-]?[A-Za-z0-9]){11,30}")
+_BETWEEN = " .-"
+
+
+def find_cards(text: str) -> Iterator[Span]:
+    """Yield the places of card numbers: a known network's first digits and length, printed groups, Luhn's checksum.
+
+    A number inside a longer one, with letters or decimals set to it, or grouped otherwise is not taken.
+    """
+    from stdnum import luhn
+
+    for found in _CARD.finditer(text):
+        digits = found[0].replace(" ", "").replace("-", "")
+        if _NETWORK.match(digits) and len(set(digits)) > 2 and luhn.is_valid(digits):
+            yield found.span()
+
+
+def find_ibans(text: str) -> Iterator[Span]:
+    """Yield the places of IBANs: a country's length and form (the registry that python-stdnum carries), its checksum.
+
+    Written together or in groups with spaces, points or hyphens, in capitals or not.
+    """
+    from stdnum import iban
+
+    at = 0
+    while found := _IBAN.search(text, at):
+        start, at = found.start(), found.start() + 4
+        for end in _ends(text, start, found.end()):
+            if iban.is_valid(text[start:end], check_country=False):
+                yield start, end
+                at = end
+                break
+
+
+def _ends(text: str, start: int, limit: int) -> Iterator[int]:
+    """Yield where a number that begins at `start` could end: behind 15 to 34 letters and digits, before none."""
+    count = 0
+    for place in range(start, limit):
+        if text[place] not in _BETWEEN:
+            count += 1
+            if count >= 15 and not text[place + 1 : place + 2].isalnum():
+                yield place + 1

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from instructgpt_fast.evaluate import evaluate
     from instructgpt_fast.generate import generate
+    from instructgpt_fast.label import LabelConfig, label
     from instructgpt_fast.serve import ServeConfig, serve
     from instructgpt_fast.tokenizer import Tokenizer
     from instructgpt_fast.train import (
@@ -47,6 +48,7 @@ _HOMES = {
     "RewardConfig": "instructgpt_fast.train",
     "PpoConfig": "instructgpt_fast.train",
     "ServeConfig": "instructgpt_fast.serve",
+    "LabelConfig": "instructgpt_fast.label",
     "TrainResult": "instructgpt_fast.train",
     "Tokenizer": "instructgpt_fast.tokenizer",
     "import_hugging_face": "instructgpt_fast.checkpoint",
@@ -60,7 +62,7 @@ _HOMES = {
 }
 
 # Modules that are public themselves; those named like a function can be called (callable_module.py).
-_MODULES = ("train", "generate", "evaluate", "serve", "doctor", "ops", "errors")
+_MODULES = ("train", "generate", "evaluate", "serve", "label", "doctor", "ops", "errors")
 
 __all__ = [
     "BackendError",
@@ -68,6 +70,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "InstructGPTError",
+    "LabelConfig",
     "PpoConfig",
     "PretrainConfig",
     "RewardConfig",
@@ -83,6 +86,7 @@ __all__ = [
     "export_hugging_face",
     "generate",
     "import_hugging_face",
+    "label",
     "ops",
     "serve",
     "train",

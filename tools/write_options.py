@@ -22,11 +22,14 @@ DOCUMENT = ROOT / "docs" / "options.md"
 def classes() -> list[type]:
     """The options classes of the stages, in the order in which one works."""
     from instructgpt_fast.evaluate import EvaluateConfig
+    from instructgpt_fast.label import LabelConfig
     from instructgpt_fast.quickstart import QuickstartConfig
     from instructgpt_fast.serve import ServeConfig
     from instructgpt_fast.train import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 
-    return [PretrainConfig, SftConfig, RewardConfig, PpoConfig, EvaluateConfig, ServeConfig, QuickstartConfig]
+    return [
+        PretrainConfig, SftConfig, RewardConfig, PpoConfig, EvaluateConfig, ServeConfig, LabelConfig, QuickstartConfig,
+    ]
 
 
 def described(cls: type) -> dict[str, tuple[str, str]]:

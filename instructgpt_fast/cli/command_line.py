@@ -34,6 +34,7 @@ _STAGE = "instructgpt_fast.cli.command_line:run_stage"
 _TOOLS = "instructgpt_fast.cli.tools"
 _PREPARE = "instructgpt_fast.cli.prepare"
 _EXCHANGE = "instructgpt_fast.cli.import_export"
+_LABEL = "instructgpt_fast.cli.label"
 
 # Ordered as one works: from text to a model that talks.
 COMMANDS: dict[str, Command] = {
@@ -66,6 +67,9 @@ COMMANDS: dict[str, Command] = {
     "serve": Command(
         "Serve models over HTTP to OpenAI's clients, with a chat page.", "instructgpt_fast.cli.serve:ServeConfig",
         "instructgpt_fast.cli.serve:serve_checkpoints"),
+    "label": Command(
+        "Serve a page on which people write demonstrations and rank answers.", f"{_LABEL}:LabelConfig",
+        f"{_LABEL}:serve_labels"),
     "evaluate": Command(
         "Measure perplexity and reward-model accuracy.", "instructgpt_fast.evaluate:EvaluateConfig",
         f"{_TOOLS}:evaluate_checkpoint"),

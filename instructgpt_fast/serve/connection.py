@@ -6,14 +6,28 @@ uvicorn waits for ever for the head of a request and for a client to read what i
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from instructgpt_fast.serve.options import ServeConfig
+
+class ConnectionOptions(Protocol):
+    """The limits of connections; the fields of `ServeConfig` of these names."""
+
+    @property
+    def max_connections(self) -> int:
+        """Most connections open."""
+
+    @property
+    def request_seconds(self) -> float:
+        """Longest time for a client to read its answer."""
+
+    @property
+    def body_seconds(self) -> float:
+        """Longest time for the head of a request to arrive."""
 
 
-def connection_class(config: ServeConfig) -> type[Connection]:
+def connection_class(config: ConnectionOptions) -> type[Connection]:
     """The class of the connections of a server with these limits."""
     return type("LimitedConnection", (Connection,), {"limits": config})
 
@@ -21,7 +35,7 @@ def connection_class(config: ServeConfig) -> type[Connection]:
 class Connection(H11Protocol):
     """uvicorn's connection, one of `max_connections`, with a time for the head of a request and one for reading."""
 
-    limits: ClassVar[ServeConfig]
+    limits: ClassVar[ConnectionOptions]
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)

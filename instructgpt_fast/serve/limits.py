@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -16,10 +18,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from instructgpt_fast.serve import errors
 from instructgpt_fast.serve.errors import ApiError
-from instructgpt_fast.serve.options import ServeConfig
 
 # Open to everyone, also with a key: the page holds nothing, and whoever watches a server need not be let in.
 _OPEN = frozenset({"/", "/health"})
+
+
+class LimitOptions(Protocol):
+    """The limits of a server; the fields of `ServeConfig` of these names."""
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """Further names of this machine."""
+
+    @property
+    def max_requests(self) -> int:
+        """Most requests under way."""
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Largest body."""
+
+    @property
+    def body_seconds(self) -> float:
+        """Longest time for a body to arrive."""
 
 
 class Gate:
@@ -32,9 +53,12 @@ class Gate:
 class Limits:
     """ASGI middleware that refuses what is over a limit."""
 
-    def __init__(self, app: ASGIApp, config: ServeConfig, key: bytes | None, gate: Gate) -> None:
-        """key: what clients must send as "Authorization: Bearer KEY", None for nothing."""
-        self._app, self._config, self._key, self._gate = app, config, key, gate
+    def __init__(
+        self, app: ASGIApp, config: LimitOptions, key: bytes | None, gate: Gate,
+        told: Callable[[ApiError], dict[str, Any]] = ApiError.body,
+    ) -> None:
+        """key: what clients must send as "Authorization: Bearer KEY", None for nothing. told: a refusal as JSON."""
+        self._app, self._config, self._key, self._gate, self._told = app, config, key, gate, told
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +69,7 @@ class Limits:
         try:
             self._check_host(scope)
         except ApiError as error:
-            await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
+            await JSONResponse(self._told(error), error.status, error.headers)(scope, receive, send)
             return
         if scope["path"] in _OPEN:
             await self._app(scope, receive, send)
@@ -55,7 +79,7 @@ class Limits:
             self._check_before_body(scope)
             body = await self._read(receive, Headers(scope=scope))
         except ApiError as error:
-            await JSONResponse(error.body(), error.status, error.headers)(scope, receive, send)
+            await JSONResponse(self._told(error), error.status, error.headers)(scope, receive, send)
         except _GoneError:
             scope.setdefault("state", {})["status"] = errors.CLIENT_GONE
         else:
@@ -74,7 +98,7 @@ class Limits:
                 f"{self._config.max_requests} requests are under way, this server's limit; send it again later."
             )
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":
+        if scope["method"] in ("POST", "PUT") and kind != "application/json":
             # Also what keeps other web sites out: a browser sends them no JSON without asking this server first.
             raise ApiError(
                 415, f"The content type of a request must be application/json, got {kind[:60]!r}; "

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
-import contextlib
-import ipaddress
 import logging
-import signal
-import socket
 import sys
 import threading
-from collections.abc import Iterator
 
-import uvicorn
 from fastapi import FastAPI
 
-from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.serve import errors
 from instructgpt_fast.serve.app import create_app
-from instructgpt_fast.serve.connection import connection_class
 from instructgpt_fast.serve.models import Served, load_models
 from instructgpt_fast.serve.options import KEY_VARIABLE, ServeConfig
 from instructgpt_fast.serve.respond import Serving
+from instructgpt_fast.serve.server import QuietServer, address, is_loopback, listen
+
+__all__ = ["Server", "address", "listen", "run"]
 
 log = logging.getLogger("instructgpt_fast.serve")
 
-# Clients keep connections open to ask again; one that is closed too early costs them a failed request.
-_KEEP_ALIVE_SECONDS = 75
 # After the grace, requests are told that the server is stopping; so long may telling them take.
 _LAST_WORDS_SECONDS = 3.0
 
@@ -47,7 +39,7 @@ def run(config: ServeConfig) -> None:
                 f"{name}: {loaded.model.config.num_parameters:,} parameters, context {served.context}, "
                 f"{loaded.prompt_format} prompts, {loaded.path}\n"
             )
-        if key is None and not _is_loopback(listener):
+        if key is None and not is_loopback(listener):
             sys.stderr.write(
                 f"warning: everyone who can reach {url} can use these models; set {KEY_VARIABLE} or --api-key-file to "
                 "ask for a key.\n"
@@ -78,70 +70,17 @@ def loaded_elsewhere(config: ServeConfig) -> dict[str, Served]:
     return models
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address. Raises ConfigError when it is taken or not of this machine."""
-    try:
-        family, _, _, _, bound = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            # A server that has just ended leaves its address in TIME_WAIT; the next one may take it.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(bound)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as cause:
-        raise ConfigError(
-            f"serve: cannot listen on {host}:{port}: {cause.strerror or cause}; choose another host or port."
-        ) from cause
-    return listener
-
-
-def address(listener: socket.socket) -> str:
-    """The URL under which a socket is reached from this machine."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_loopback(listener: socket.socket) -> bool:
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server with an end in good order: refuse what is new, let the rest finish, exit with 0."""
+class Server(QuietServer):
+    """A server of models with an end in good order: refuse what is new, let the rest finish, exit with 0."""
 
     def __init__(self, app: FastAPI, config: ServeConfig, greeting: str = "") -> None:
         """greeting: written to standard error once requests are taken."""
         self._serving: Serving = app.state.serving
-        self._greeting = greeting
         self._grace = config.grace_seconds
-        # Requests are logged where that is asked for; of uvicorn's own steps only what goes wrong.
-        super().__init__(uvicorn.Config(
-            app, http=connection_class(config), ws="none", loop="asyncio", lifespan="on",
-            log_level="info" if config.log_requests else "warning", access_log=config.log_requests,
-            proxy_headers=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        ))
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take requests, and say so."""
-        try:
-            await super().startup(sockets)
-        except OSError as cause:  # another server took the port while this one was loading
-            raise ConfigError(
-                f"serve: cannot listen any more: {cause.strerror or cause}; choose another port."
-            ) from cause
-        sys.stderr.write(self._greeting)
-        sys.stderr.flush()
-
-    def stop(self) -> None:
-        """Begin to end, from any thread or signal: refuse what is new, let the rest go on for the grace.
-
-        A second call ends the grace.
-        """
-        self._loop.call_soon_threadsafe(self._stop)
+        super().__init__(app, config, greeting)
 
     def _stop(self) -> None:
+        """Refuse what is new, let the rest go on for the grace; a second call ends the grace."""
         if self.should_exit:
             log.warning("stopping now")
             self._end()
@@ -158,23 +97,3 @@ class Server(uvicorn.Server):
     def _end(self) -> None:
         self._serving.worker.fail_all(errors.stopping())
         self._loop.call_later(_LAST_WORDS_SECONDS, self._leave)
-
-    def _leave(self) -> None:
-        # Those that are still open belong to clients that do not read.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT; uvicorn's own would raise them again at the end, and so spoil the exit status."""
-        self._loop = asyncio.get_running_loop()
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = (signal.SIGTERM, signal.SIGINT)
-        kept = {number: signal.signal(number, lambda number, frame: self.stop()) for number in handlers}
-        try:
-            yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)

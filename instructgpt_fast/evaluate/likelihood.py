@@ -51,7 +51,7 @@ class _Input(NamedTuple):
     """What the model reads: a sequence without its last token, and how many of its ends are judged."""
 
     tokens: tuple[int, ...]
-    count: int
+    judged: int
 
 
 def loglikelihoods(
@@ -168,7 +168,7 @@ def _judge(
     device = model.lm_weight.device
     tokens, cu_seqlens = pack_tokens([item.tokens for item in batch], device)
     hidden = model(tokens, cu_seqlens=cu_seqlens)
-    rows = rows_before_ends(cu_seqlens.tolist(), [item.count for item in batch]).split([item.count for item in batch])
+    rows = rows_before_ends(cu_seqlens.tolist(), [item.judged for item in batch]).split([item.judged for item in batch])
     shared = torch.cat([part for part, times in zip(rows, repeats, strict=True) for _ in range(times)])
     wanted = torch.tensor([token for target in targets for token in target], dtype=torch.int64, device=device)
     before = hidden.index_select(0, shared.to(device))

@@ -29,6 +29,7 @@ from instructgpt_fast.tokenizer import ROLES, as_messages
 try:
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
+    from lm_eval.utils import simple_parse_args_string
 except ModuleNotFoundError as _missing:
     raise ConfigError(
         f"harness: lm-eval must be installed, got no module {_missing.name!r}; run "
@@ -86,6 +87,21 @@ class HarnessModel(TemplateLM):
         names = "|".join(re.escape(name) for name in self._specials)
         self._marked = re.compile(f"{_MARK}({names})")
         self._engine: Engine | None = None
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> HarnessModel:
+        """Make one from the options of --model_args and those that lm-eval adds: batch_size, max_batch_size, device."""
+        added = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        if added.get("device") == "cuda:0":
+            added["device"] = "auto"  # lm-eval's command line says cuda:0 where nobody named a device and none may be
+        return cls(**{**added, **arg_dict})
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> HarnessModel:
+        """The same from "checkpoint=...,dtype=..."."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @property
     def eot_token_id(self) -> int:

@@ -187,7 +187,8 @@ def test_dialogues_encode_as_we_train_and_as_transformers_reads_them(both: tuple
 
 def test_lm_evals_registry_makes_it_from_a_path(tmp_path: Path) -> None:
     folder = igf.export_hugging_face(loaded(), tmp_path / "out")
-    lm = get_model("instructgpt_fast").create_from_arg_string(f"checkpoint={folder},device=cpu", {"batch_size": "auto"})
+    added = {"batch_size": "auto", "device": "cuda:0", "max_batch_size": None}  # as lm-eval's command line adds them
+    lm = get_model("instructgpt_fast").create_from_arg_string(f"checkpoint={folder},dtype=fp32", added)
     assert isinstance(lm, HarnessModel) and lm.max_length == CONTEXT and lm.batch_size == 8
     assert lm.get_model_info()["checkpoint"] == str(folder)
     assert lm.tokenizer_name.startswith("instructgpt_fast-")

@@ -10,7 +10,7 @@ from .tree import PACKAGE, ROOT, files_with, imported_modules
 
 # Lowest first. A part may import from its own level (without a cycle) and from every level before it.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "config", "files", "callable_module", "_version"),
+    ("errors", "config", "files", "callable_module", "confined_page", "_version"),
     ("ops", "tokenizer"),
     ("model", "data", "optim", "checkpoint", "device", "simt"),
     ("generate", "rlhf", "diagnosis"),

@@ -1,0 +1,349 @@
+// The page: signing in, what is shown, and what the person's actions do. Talks with the server it came from and with
+// nothing else.
+
+const AGAIN = 2000; // milliseconds until an unreachable server is asked again for a task
+const STATES = {
+  saved: "Saved", saving: "Saving…", held: "Correction kept in this browser",
+  offline: "Offline: kept in this browser", lost: "Offline, and this browser keeps nothing", refused: "Not saved",
+  contested: "Two versions", closed: "Open in another tab",
+};
+const VIEWS = ["sign-in", "elsewhere", "nothing", "own", "task"];
+
+let mode = "ranking"; // or "demonstration" or "own"
+let asked = 0; // counts what was asked for, so that only the last answer is shown
+
+// ---- what is shown ----
+
+function showView(name) {
+  for (const view of VIEWS) $(view).hidden = view !== name;
+  for (const tab of $("modes").children) {
+    if (tab.dataset.mode === mode) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
+}
+
+// The task as it was just opened.
+function showTask() {
+  const ranking = task.kind === "ranking";
+  for (const id of ["answers-head", "answers", "side"]) $(id).hidden = !ranking;
+  $("writing").hidden = ranking;
+  $("task").classList.toggle("ranking", ranking);
+  $("opened").hidden = task.status !== "done" && task.status !== "skipped";
+  $("opened").textContent = task.status === "done"
+    ? "You finished this label. It stays as it is until you save a correction."
+    : "You skipped this task. Whatever you do makes it a draft again.";
+  $("submit-words").textContent = task.status === "done" ? "Save the correction" : "Submit";
+  showView("task");
+  showPrompt();
+  if (ranking) {
+    showAnswers();
+    $("note").value = work.note;
+  } else {
+    $("response").value = work.response;
+  }
+  show();
+  scrollTo({ top: 0, behavior: "instant" });
+}
+
+// What the work has changed.
+function show() {
+  if (task.kind === "ranking") {
+    showSummaries();
+    showRating();
+    showBoard();
+    placeSide();
+  } else {
+    const { response } = work;
+    const words = response.trim() ? response.trim().split(/\s+/).length : 0;
+    $("counts").textContent = `${plural(words, "word")}, ${plural([...response].length, "character")}`;
+  }
+  const left = missing();
+  $("left").textContent = left ? `Still to do: ${left}` : "Complete";
+  $("left").classList.toggle("complete", !left);
+  $("undo").disabled = !past.length && !before;
+}
+
+// On a narrow page the rating follows the answer that it is about.
+function placeSide() {
+  const narrow = matchMedia("(max-width: 899px)").matches;
+  const rating = $("rating");
+  const card = answerCards()[chosen];
+  if (narrow ? rating.previousSibling === card : rating.parentElement === $("side")) return;
+  const focused = rating.contains(document.activeElement) ? document.activeElement : null;
+  if (narrow) card.after(rating);
+  else $("side").prepend(rating);
+  focused?.focus({ preventScroll: true });
+}
+
+function showState(name, detail = "") {
+  $("saved").textContent = detail ? `${STATES[name]}: ${detail}` : STATES[name];
+  $("saved").dataset.state = name;
+}
+
+function showProgress({ done, remaining, total, waiting }) {
+  $("bar").max = Math.max(1, done + remaining);
+  $("bar").value = done;
+  $("progress-words").textContent = `${done} done, ${remaining} left`;
+  $("progress-words").title = `${plural(total, "task")} of this kind in all`;
+  $("progress").hidden = false;
+  const more = waiting ? ` ${plural(waiting, "prompt")} still wait for answers to rank; look again in a while.` : "";
+  $("nothing-words").textContent = `You have finished ${plural(done, "label")}.${more}`;
+}
+
+// ---- what the person does to the work ----
+
+// Alter the work, say what was done, show it.
+function changed(alter, words) {
+  if (!change(alter)) return;
+  tell(typeof words === "function" ? words() : words);
+  show();
+}
+
+function choosing(index) {
+  chosen = index;
+  show();
+  revealAnswer();
+  const { id } = answerAt(index);
+  tell(`Answer ${letterOf(index)}: ${isRated(id) ? "rated" : "to rate"}, ${placeInWords(id)}`);
+}
+
+const chooseBy = (by) => choosing((chosen + by + task.answers.length) % task.answers.length);
+
+const unfold = () => answerCards()[chosen].querySelector(".unfold")?.click();
+
+const startWriting = () => $(task.kind === "ranking" ? "note" : "response").focus();
+
+function undo() {
+  if (when.task() && step(past, future)) {
+    tell("Undone");
+    show();
+  } else if (before) {
+    openOwn(before);
+    before = null;
+  }
+}
+
+function redo() {
+  if (!step(future, past)) return;
+  tell("Done again");
+  show();
+}
+
+function goToMissing() {
+  if (task.kind === "demonstration") return $("response").focus();
+  const index = firstOpen();
+  return index >= 0 && choosing(index);
+}
+
+async function submit() {
+  const left = missing();
+  if (left) {
+    goToMissing();
+    tell(`Still to do: ${left}`);
+    return;
+  }
+  await finish("done", "Saved");
+}
+
+const skip = () => finish("skipped", "Skipped. Press u to come back to it");
+
+async function finish(status, words) {
+  const { id } = task;
+  const corrected = task.status === "done";
+  keep(status);
+  const result = await outbox.deliver(id);
+  if (result === "saved") {
+    before = id;
+    tell(words);
+    if (task?.id !== id) return; // another one was opened meanwhile
+    if (corrected && mode === "own") await enter("own");
+    else await nextTask();
+  } else if (result === "offline") {
+    tell("The server cannot be reached. It is kept in this browser and sent when the server is back");
+  } else if (result === "refused") {
+    tell(`Not taken: ${drafts.get(id).refused}`);
+  }
+}
+
+// ---- where the work comes from ----
+
+// Ask the server until it answers; null when something else was asked for meanwhile.
+async function insist(ask) {
+  const mine = ++asked;
+  for (;;) {
+    try {
+      const answer = await ask();
+      if (asked !== mine) return null;
+      complain("");
+      return answer;
+    } catch (error) {
+      if (asked !== mine) return null;
+      complain(mayPass(error) ? `${error.message} Trying again…` : error.message);
+      if (!mayPass(error)) return null;
+      await wait(AGAIN);
+      if (asked !== mine) return null;
+    }
+  }
+}
+
+async function nextTask() {
+  if (mode === "own") mode = task?.kind ?? form.kinds[0];
+  const answer = await insist(() => getNext(labeler.id, mode));
+  if (!answer) return;
+  showProgress(answer.progress);
+  if (answer.task) {
+    openTask(answer.task);
+    showTask();
+  } else {
+    task = null;
+    showView("nothing");
+  }
+}
+
+async function openOwn(id) {
+  const answer = await insist(() => getTask(labeler.id, id));
+  if (!answer) return;
+  openTask(answer);
+  showTask();
+}
+
+async function enter(name) {
+  mode = name;
+  if (name === "own") {
+    if ((await insist(loadOwn)) === null) return;
+    task = null;
+    showView("own");
+    $("progress").hidden = true;
+    showOwn();
+  } else {
+    localStorage.setItem(`${PLACE}.mode`, name);
+    await nextTask();
+  }
+}
+
+// ---- signing in ----
+
+function askForName() {
+  showView("sign-in");
+  $("name").focus();
+}
+
+async function signIn(name) {
+  form ??= await getForm();
+  labeler = await signInAs(name);
+  localStorage.setItem(`${PLACE}.name`, labeler.name);
+  $("who").textContent = labeler.name;
+  for (const id of ["modes", "tools"]) $(id).hidden = false;
+  for (const tab of $("modes").children) tab.hidden = !["own", ...form.kinds].includes(tab.dataset.mode);
+  if (!$("fields").children.length) {
+    makeRating();
+    makeMoves();
+    makeHelp();
+  }
+  holdAlone(labeler.name, begin, stop);
+}
+
+// This tab has the labeler's work to itself.
+async function begin() {
+  drafts = new Drafts(labeler.name);
+  outbox = new Outbox(drafts, labeler.id, {
+    state: showState,
+    saved: (id, revision, status) => task?.id === id && Object.assign(task, { revision, status }),
+    contested: settleConflicts,
+  });
+  const arrived = await insist(takeInFound);
+  if (arrived === null) return;
+  await outbox.deliverAll();
+  outbox.show();
+  const last = localStorage.getItem(`${PLACE}.mode`);
+  await enter(form.kinds.includes(last) ? last : form.kinds[0]);
+}
+
+// What an earlier visit left unsent, where its tasks are this server's.
+async function takeInFound() {
+  for (const entry of drafts.found()) {
+    const given = await getTask(labeler.id, entry.id).catch((error) => {
+      if (mayPass(error)) throw error;
+      return null;
+    });
+    if (given && markOf(given) === entry.mark) drafts.takeIn({ ...entry, refused: null });
+  }
+  return true;
+}
+
+function stop() {
+  outbox.close();
+  task = null;
+  asked += 1;
+  showView("elsewhere");
+}
+
+// Run `start` once no other tab of this browser works for the labeler, or now, by taking it over; `stopped` when
+// another one takes over. Without locks (a page that is not from this machine) every tab may work.
+function holdAlone(name, start, stopped, options = { ifAvailable: true }) {
+  if (!navigator.locks) {
+    start();
+    return;
+  }
+  navigator.locks.request(`${PLACE}/${name.toLowerCase()}`, options, (lock) => {
+    if (!lock) {
+      showView("elsewhere");
+      $("here").onclick = () => holdAlone(name, start, stopped, { steal: true });
+      return undefined;
+    }
+    start();
+    return new Promise(() => {}); // held until the tab ends
+  }).catch(() => {
+    stopped();
+    $("here").onclick = () => location.reload();
+  });
+}
+
+function wire() {
+  document.addEventListener("keydown", onKey);
+  $("sign-in").onsubmit = async (event) => {
+    event.preventDefault();
+    try {
+      await signIn($("name").value.trim());
+      complain("");
+    } catch (error) {
+      complain(error.message);
+    }
+  };
+  for (const tab of $("modes").children) tab.onclick = () => enter(tab.dataset.mode);
+  for (const [id, act] of Object.entries({ submit, skip, undo, left: goToMissing })) $(id).onclick = () => act();
+  $("open-help").onclick = () => $("help").showModal();
+  $("leave").onclick = () => {
+    localStorage.removeItem(`${PLACE}.name`);
+    location.reload();
+  };
+  for (const field of ["note", "response"]) {
+    $(field).oninput = () => {
+      write(field, $(field).value);
+      if (field === "response") show();
+    };
+  }
+  $("beside").checked = localStorage.getItem(`${PLACE}.beside`) === "yes";
+  const besideOrNot = () => $("answers").classList.toggle("beside", $("beside").checked);
+  $("beside").onchange = () => {
+    localStorage.setItem(`${PLACE}.beside`, $("beside").checked ? "yes" : "no");
+    besideOrNot();
+  };
+  besideOrNot();
+  $("conflict").oncancel = (event) => event.preventDefault(); // one of the two must be chosen
+  addEventListener("resize", () => task?.kind === "ranking" && !$("task").hidden && placeSide());
+  addEventListener("online", () => outbox?.deliverAll());
+  addEventListener("pagehide", () => outbox?.deliverAll());
+  document.addEventListener("visibilitychange", () => outbox?.deliverAll());
+}
+
+async function start() {
+  wire();
+  const name = localStorage.getItem(`${PLACE}.name`);
+  if (!name) return askForName();
+  const signed = await insist(() => signIn(name).then(() => true));
+  if (signed === null) askForName();
+  return undefined;
+}
+
+start();

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from instructgpt_fast._version import VERSION
-from instructgpt_fast.label import form
+from instructgpt_fast.label import form, page
 from instructgpt_fast.label.checks import KINDS, STATUSES, shown
 from instructgpt_fast.label.errors import StaleError, body, malformed
 from instructgpt_fast.label.options import LabelConfig
@@ -62,6 +62,7 @@ def create_app(
     )
     app.state.labelling = Labelling(config, store, gate, sampling)
     app.include_router(router)
+    app.include_router(page.router)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(StaleError, _stale)
     app.add_exception_handler(HTTPException, _no_such_route)

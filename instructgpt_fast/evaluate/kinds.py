@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from instructgpt_fast.checkpoint import Loaded
+from instructgpt_fast.evaluate.bias import BiasTask, run_bias
+from instructgpt_fast.evaluate.multiple_choice import MultipleChoiceTask, run_multiple_choice
 from instructgpt_fast.evaluate.options import EvaluateConfig
 from instructgpt_fast.evaluate.outcome import Outcome
 from instructgpt_fast.evaluate.perplexity_task import PerplexityTask, run_perplexity
@@ -24,6 +26,8 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "bias": Kind(BiasTask, run_bias),
+    "multiple_choice": Kind(MultipleChoiceTask, run_multiple_choice),
     "perplexity": Kind(PerplexityTask, run_perplexity),
 }
 

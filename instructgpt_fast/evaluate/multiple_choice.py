@@ -1,0 +1,112 @@
+"""Task files of kind multiple_choice: the answer is the choice that the model finds likeliest.
+
+Choices of different length are made comparable in one of three ways, each a metric of its own:
+  average        log-probability over tokens; the paper's (Ouyang et al. 2022, appendix D) [P]: metric accuracy
+  sum            log-probability as it is: metric accuracy_sum
+  unconditional  log of P(choice | prompt) / P(choice | answer_context), which takes out what makes a choice likely
+                 anywhere (Brown et al. 2020, arXiv:2005.14165, section 2.4): metric accuracy_unconditional
+Of equal choices the first counts as chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from instructgpt_fast.checkpoint import Loaded
+from instructgpt_fast.config import options_class
+from instructgpt_fast.evaluate.choices import Asked, ChoiceTask, ask, record_of
+from instructgpt_fast.evaluate.items import Item, read_items
+from instructgpt_fast.evaluate.measure import Measure
+from instructgpt_fast.evaluate.outcome import Outcome
+from instructgpt_fast.evaluate.task_file import Task
+
+Score = Literal["average", "sum", "unconditional"]
+
+
+@options_class()
+class MultipleChoiceTask(ChoiceTask):
+    """Questions with choices, one of them right."""
+
+    texts: ClassVar[tuple[str, ...]] = ("prompt", "answer_context")
+
+    answer: str = "answer"
+    """The field with the right choice: its number, its letter, or its text."""
+    first_number: int = 0
+    """What number the data gives the first choice."""
+    scores: tuple[Score, ...] = ("average",)
+    """How choices are compared: average (per token), sum, unconditional; each is a metric."""
+    answer_context: str = "Answer:"
+    """What unconditional takes in place of the prompt."""
+
+    def check(self) -> None:
+        """Refuse no way to compare, and one named twice."""
+        super().check()
+        once = bool(self.scores) and len(set(self.scores)) == len(self.scores)
+        self.require("scores must name at least one way to compare, each once", once, scores=self.scores)
+
+    def right(self, item: Item, choices: Sequence[str]) -> int:
+        """Place of the right choice. Raises DataError with the item's line when there is none."""
+        value = item.get(self.field(self.answer))
+        place = None
+        if isinstance(value, int) and not isinstance(value, bool):
+            place = value - self.first_number
+        elif isinstance(value, str) and value in choices:
+            place = choices.index(value)
+        elif isinstance(value, str) and len(value.strip()) == 1 and value.strip().upper() in _LETTERS:
+            place = _LETTERS.index(value.strip().upper())
+        elif isinstance(value, str) and value.strip().isdecimal():
+            place = int(value) - self.first_number
+        if place is None or not 0 <= place < len(choices):
+            raise item.error(
+                f"task: {self.answer!r} must be the number (from {self.first_number}), the letter or the text of one "
+                f"of {len(choices)} choices, got {value!r}"
+            )
+        return place
+
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def run_multiple_choice(task: Task, loaded: Loaded, config: Any) -> Outcome:
+    """Share of items whose likeliest choice is the right one; config: an EvaluateConfig."""
+    options: MultipleChoiceTask = task.options
+    items = read_items(options.data, limit=options.limit or config.limit, on_bad_line=config.on_bad_line)
+    right = [options.right(item, options.choices_of(item)) for item in items]
+    asked, cut = ask(task.name, loaded, options, items, config.batch_size)
+    anywhere: Sequence[Asked] = asked
+    if "unconditional" in options.scores:
+        contexts = [options.fill("answer_context", item) for item in items]
+        anywhere, _ = ask(task.name, loaded, options, items, config.batch_size, contexts)
+    chosen = {score: [
+        int(np.argmax(scores_of(score, one, base))) for one, base in zip(asked, anywhere, strict=True)
+    ] for score in options.scores}
+    measures = [
+        Measure(
+            task.name, "accuracy" if score == "average" else f"accuracy_{score}",
+            np.array([float(place == truth) for place, truth in zip(chosen[score], right, strict=True)]),
+            bounds=(0.0, 1.0), data=items.identity,
+        )
+        for score in options.scores
+    ]
+    records = [
+        record_of(one, answer=truth, chosen={score: chosen[score][place] for score in options.scores})
+        for place, (one, truth) in enumerate(zip(asked, right, strict=True))
+    ]
+    about = {
+        "data": str(items.path), "sha256": items.sha256, "items": len(items), "skipped": items.skipped,
+        "cut": cut, "chance": float(np.mean([1 / len(one.choices) for one in asked])),
+    }
+    return Outcome(measures, records, about)
+
+
+def scores_of(score: Score, asked: Asked, anywhere: Asked) -> list[float]:
+    """One number a choice, the highest for the likeliest; `anywhere` holds the choices after answer_context."""
+    if score == "average":
+        return [each.per_token for each in asked.likelihoods]
+    if score == "sum":
+        return [each.logprob for each in asked.likelihoods]
+    pairs = zip(asked.likelihoods, anywhere.likelihoods, strict=True)
+    return [here.logprob - base.logprob for here, base in pairs]

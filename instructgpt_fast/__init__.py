@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from instructgpt_fast.evaluate import evaluate
     from instructgpt_fast.generate import generate
     from instructgpt_fast.label import LabelConfig, label
+    from instructgpt_fast.report import ReportConfig, report
     from instructgpt_fast.serve import ServeConfig, serve
     from instructgpt_fast.tokenizer import Tokenizer
     from instructgpt_fast.train import (
@@ -49,6 +50,7 @@ _HOMES = {
     "PpoConfig": "instructgpt_fast.train",
     "ServeConfig": "instructgpt_fast.serve",
     "LabelConfig": "instructgpt_fast.label",
+    "ReportConfig": "instructgpt_fast.report",
     "TrainResult": "instructgpt_fast.train",
     "Tokenizer": "instructgpt_fast.tokenizer",
     "import_hugging_face": "instructgpt_fast.checkpoint",
@@ -62,7 +64,7 @@ _HOMES = {
 }
 
 # Modules that are public themselves; those named like a function can be called (callable_module.py).
-_MODULES = ("train", "generate", "evaluate", "serve", "label", "doctor", "ops", "errors")
+_MODULES = ("train", "generate", "evaluate", "serve", "label", "report", "doctor", "ops", "errors")
 
 __all__ = [
     "BackendError",
@@ -73,6 +75,7 @@ __all__ = [
     "LabelConfig",
     "PpoConfig",
     "PretrainConfig",
+    "ReportConfig",
     "RewardConfig",
     "ServeConfig",
     "SftConfig",
@@ -88,6 +91,7 @@ __all__ = [
     "import_hugging_face",
     "label",
     "ops",
+    "report",
     "serve",
     "train",
 ]

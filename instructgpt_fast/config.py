@@ -5,9 +5,12 @@ TOML has no null, so an option that may be None is written as the string "none" 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
 import math
+import textwrap
 import tomllib
 import types
 import typing
@@ -257,6 +260,24 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\x7f": "\\u007f"}
 
 def _control(character: str) -> str:
     return f"\\u{ord(character):04x}"
+
+
+def described_options(cls: type) -> dict[str, tuple[str, str]]:
+    """Option -> (its type as written, the text below it), those of the bases included; marks are in the text."""
+    found: dict[str, tuple[str, str]] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for node, following in zip(body.body, [*body.body[1:], None], strict=True):
+            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+                continue
+            text = ""
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                text = " ".join(str(following.value.value).split())
+            found[node.target.id] = (ast.unparse(node.annotation), text)
+    return found
 
 
 class Options:

@@ -6,11 +6,9 @@ python tools/write_options.py --check    exits with 1 when it does not say what 
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +22,12 @@ def classes() -> list[type]:
     from instructgpt_fast.evaluate import EvaluateConfig
     from instructgpt_fast.label import LabelConfig
     from instructgpt_fast.quickstart import QuickstartConfig
+    from instructgpt_fast.report import ReportConfig
     from instructgpt_fast.serve import ServeConfig
     from instructgpt_fast.train import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 
-    return [
-        PretrainConfig, SftConfig, RewardConfig, PpoConfig, EvaluateConfig, ServeConfig, LabelConfig, QuickstartConfig,
-    ]
-
-
-def described(cls: type) -> dict[str, tuple[str, str]]:
-    """Option -> (type as written, the text below it), those of the bases included."""
-    found: dict[str, tuple[str, str]] = {}
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for node, following in zip(body.body, [*body.body[1:], None], strict=True):
-            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
-                continue
-            text = ""
-            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                text = " ".join(str(following.value.value).split())
-            found[node.target.id] = (ast.unparse(node.annotation), text)
-    return found
+    stages = [PretrainConfig, SftConfig, RewardConfig, PpoConfig]
+    return [*stages, EvaluateConfig, ServeConfig, LabelConfig, ReportConfig, QuickstartConfig]
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:
@@ -58,7 +38,9 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 
 def section(cls: type) -> list[str]:
     """One class as a heading, its sentence and a table."""
-    options = described(cls)
+    from instructgpt_fast.config import described_options
+
+    options = described_options(cls)
     summary = (inspect.getdoc(cls) or "").split("\n", 1)[0]
     lines = [f"## {cls.__name__}", "", summary, "", "| option | type | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(cls):

@@ -73,6 +73,9 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "Measure perplexity and reward-model accuracy.", "instructgpt_fast.evaluate:EvaluateConfig",
         f"{_TOOLS}:evaluate_checkpoint"),
+    "report": Command(
+        "Write one HTML file about a run, or about several: figures, samples, diagnosis.",
+        "instructgpt_fast.cli.report:Report", "instructgpt_fast.cli.report:write_report"),
     "doctor": Command(
         "Say what was built, what was found and why each automatic choice was made.", f"{_TOOLS}:Doctor",
         f"{_TOOLS}:run_doctor"),

@@ -8,7 +8,12 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Folded", "fold"]
+__all__ = ["JOINED", "UNSPACED", "Folded", "fold"]
+
+# Inside of a character class: what makes a number part of a longer word where it stands next to it.
+JOINED = "0-9A-Za-z_\u00c0-\u0dff"
+# Inside of a character class: scripts without spaces between words, and Hangul, whose endings follow foreign words.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 
 # Zero-width spaces and joiners, direction marks, the soft hyphen and the byte-order mark: a reader does not see them.
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")

@@ -36,6 +36,8 @@ _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-
 _PEM_MOST = 16_384  # characters of one private key, at most
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,-]*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.]{1,20}://[^\s:/@]{0,64}:([^\s/@]{3,200})@")
+_USER = re.compile(r"(?:^|\s)(?:-u|--user)[ =][\w.@-]{1,64}:([^\s\"']{6,200})")  # curl's
+_QUERY = re.compile(r"&\w+=")
 _HEADER = re.compile(r"\b(?:Bearer|Basic|Token)[ ]{1,3}([A-Za-z0-9._~+/-]{16,2000}={0,2})", re.IGNORECASE)
 
 # A word that announces a secret, a sign that gives it, and the value: in quotes with anything, else without spaces.
@@ -93,6 +95,8 @@ def find_keys(text: str) -> Iterator[Span]:
         for found in _URL.finditer(text):
             if not _PLACEHOLDER.match(found[1]):
                 yield found.span(1)
+    if " -u" in text or "--user" in text:
+        yield from (found.span(1) for found in _USER.finditer(text) if _is_password(found[1], quoted=False))
     low = text.lower()
     if any(hint in low for hint in _HINTS):
         yield from _named(text)
@@ -117,7 +121,7 @@ def _named(text: str) -> Iterator[Span]:
         start, end = found.span(group)
         value = found[group]
         if group == "bare":
-            value = value.rstrip(".,:!?&")
+            value = _QUERY.split(value, maxsplit=1)[0].rstrip(".,:!?&")
             end = start + len(value)
             if text[end : end + 1] in ("(", "[") or _NAME_IN_CODE.match(value):
                 continue

@@ -6,14 +6,13 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from instructgpt_fast.data.hygiene.pii_fold import JOINED, UNSPACED
+
 __all__ = ["find_emails", "find_ips"]
 
 Span = tuple[int, int]
 
-# Scripts written without spaces, or with endings set onto foreign words: they end an address instead of joining it.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
+_UNSPACED = re.compile(f"[{UNSPACED}]")  # ends an address instead of joining it
 _LOCAL = re.compile(r"[\w.%+'&*/=?^{|}~!#$-]{1,64}\Z")
 _HOST = re.compile(r"[\w.-]{3,253}")
 _LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?\Z")
@@ -29,9 +28,12 @@ _SPELLED = re.compile(
 _SPELLED_DOT = re.compile(r" ?[\[({<] ?(?:dot|punkt|point|punto) ?[\])}>] ?", re.IGNORECASE)
 _USER_OF_URL = re.compile(r"://[^\s/@]{0,120}\Z")
 
-_IPV4 = re.compile(r"(?<![\w.,])(?<![A-Za-z]-)(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.\w|-[A-Za-z]|,[0-9])")
-_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?::[0-9]{1,3}(?:\.[0-9]{1,3}){3})?"
-                   r"(?![\w:]|\.[0-9])")
+_IPV4 = re.compile(
+    rf"(?<![{JOINED}.,])(?<![A-Za-z]-)(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?![{JOINED}]|\.[{JOINED}]|-[A-Za-z]|,[0-9])"
+)
+_IPV6 = re.compile(
+    rf"(?<![{JOINED}:.])[0-9A-Fa-f]{{1,4}}(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?![{JOINED}:]|\.[0-9])"
+)
 _NOT_AN_ADDRESS = re.compile(
     r"(?:\bv|\bver(?:sion|s)?\.?|\brelease|\bbuild|\brevision|\bsection|\bsec\.|\bchapter|\bclause|\bfirmware|§"
     r"|[A-Za-z]/|\boid)[ :=]{0,2}\Z", re.IGNORECASE,
@@ -67,6 +69,8 @@ def _email_at(text: str, at: int) -> Span | None:
     name = _UNSPACED.split(local[0])[-1].lstrip(".'*/=?^{|}~!#$&-")
     name = name[name.rfind("=") + 1 :].lstrip("'{")  # to=ann@example.org in a query
     domain = _UNSPACED.split(host[0])[0].split("..")[0].rstrip(".-_")
+    if name.startswith("_") and host[0][len(domain) :].startswith("_"):
+        name = name.lstrip("_")  # Markdown's emphasis
     start, end = at - len(name), at + 1 + len(domain)
     if not name or name.endswith(".") or not _is_host(domain):
         return None

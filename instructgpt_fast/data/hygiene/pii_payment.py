@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from instructgpt_fast.data.hygiene.pii_fold import JOINED
+
 __all__ = ["find_cards", "find_ibans"]
 
 Span = tuple[int, int]
 
 # Groups as cards are printed (4-4-4-4 with up to 3 more, 4-6-5, 4-6-4) with one kind of separator, or none at all.
 _CARD = re.compile(
-    r"(?<![\w.,+/-])(?:"
+    rf"(?<![{JOINED}.,+/-])(?:"
     r"[0-9]{4}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{1,3})?|[0-9]{4}([ -])[0-9]{6}\2[0-9]{4,5}|[0-9]{13,19}"
-    r")(?![\w/]|[.,][0-9]|-[\w])"
+    rf")(?![{JOINED}/]|[.,][0-9]|-[{JOINED}])"
 )
 # First digits and lengths of the networks as they publish them; Maestro's wide ranges only where it alone issues.
 _NETWORK = re.compile(
@@ -22,8 +24,9 @@ _NETWORK = re.compile(
     r"|(?:30[0-5]|309|36[0-9]|3[89][0-9])[0-9]{11,16}|220[0-4][0-9]{12,15}|(?:60|81|82|508)[0-9]{13,14}"
     r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])[0-9]{8,15})\Z"
 )
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?:[ .-]?[A-Za-z0-9]){11,30}")
+_IBAN = re.compile(rf"(?<![{JOINED}])[A-Za-z]{{2}}[0-9]{{2}}(?:[ .-]?[A-Za-z0-9]){{11,30}}")
 _BETWEEN = " .-"
+_JOINED = re.compile(f"[{JOINED}]")
 
 
 def find_cards(text: str) -> Iterator[Span]:
@@ -35,7 +38,7 @@ def find_cards(text: str) -> Iterator[Span]:
 
     for found in _CARD.finditer(text):
         digits = found[0].replace(" ", "").replace("-", "")
-        if _NETWORK.match(digits) and len(set(digits)) > 2 and luhn.is_valid(digits):
+        if _NETWORK.match(digits) and luhn.is_valid(digits):
             yield found.span()
 
 
@@ -62,5 +65,5 @@ def _ends(text: str, start: int, limit: int) -> Iterator[int]:
     for place in range(start, limit):
         if text[place] not in _BETWEEN:
             count += 1
-            if count >= 15 and not text[place + 1 : place + 2].isalnum():
+            if count >= 15 and not _JOINED.match(text, place + 1):
                 yield place + 1

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from instructgpt_fast.data.hygiene.pii_fold import JOINED
 from instructgpt_fast.errors import ConfigError
 
 __all__ = ["check_regions", "find_phones"]
@@ -14,13 +15,16 @@ Span = tuple[int, int]
 
 # What could be a number: digits in groups with up to 4 separators between, a plus or a bracket before.
 _RUN = re.compile(r"(?:\+ {0,2}\(? ?|\( ?)?[0-9]+(?:[ ().\-/]{1,4}[0-9]+)*")
+_COUNTRY = re.compile(r"00(?: ?(?:[17]|[2-9][0-9]{1,2})[ ().\-/]|[1-9][0-9]{6})")
 _GROUP = re.compile(r"[0-9]+")
 _WORD = re.compile(
-    r"(?:tel|phone|call|mobile|cell|fax|sms|text|ring|whatsapp|signal|telegram|hotline|telefon|telefono|teléfono"
-    r"|téléphone|portable|móvil|movil|celular|telemóvel|handy|mobil|anruf|appele|llám|puhelin|тел|звон|電話|电话|手机"
-    r"|携帯|전화|☎|📞)", re.IGNORECASE,
+    r"\b(?:tel|phone|telephone|call|mobile|cell|fax|sms|text|ring|dial|whatsapp|hotline|portable|móvil|movil|celular|cel"
+    r"|handy|mobil|anruf|ruf|appele|tél|llám|llam|puhelin|soita|zadzwoń|bel|ligue|cellulare|gsm|тел|звон|моб)"
+    r"|telefon|電話|电话|手机|携帯|전화|هاتف|☎|📞", re.IGNORECASE,
 )
-_WORD_REACH = 24  # characters before a number in which such a word makes plain digits a phone number
+_WORD_REACH = 24  # characters before a number in which such a word speaks for it
+_BEHIND = re.compile(f"[{JOINED}]")
+_POSSIBLE_DIGITS = 9  # a number that only could be one, by its length, has at least so many digits
 _BEFORE, _AFTER = 4, 24  # characters around a run that the matcher sees: signs before it, an extension after
 
 
@@ -40,39 +44,65 @@ def check_regions(regions: tuple[str, ...]) -> None:
 def find_phones(text: str, regions: tuple[str, ...] = ()) -> Iterator[Span]:
     """Yield the places of phone numbers: international ones (+ or 00 first), national ones of `regions` alone.
 
-    Digits without a separator count as national only after a word such as phone or tel: any long number has that form.
+    A number must be one by its country's plan; behind a plus, or a word such as phone or tel, a possible length is
+    enough, because plans grow. National digits without a separator need such a word: any long number has that form.
     """
     for found in _RUN.finditer(text):
         start, end = found.span()
-        if end - start < 7 or (start and text[start - 1].isalnum()):
+        if end - start < 7 or (start and _BEHIND.match(text, start - 1)):
             continue
-        if sum(map(len, _GROUP.findall(found[0]))) < 7:
-            continue
-        yield from _in_run(text, start, end, regions)
+        if sum(map(len, _GROUP.findall(found[0]))) >= 7:
+            yield from _in_run(text, start, end, regions)
 
 
 def _in_run(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterator[Span]:
     """Yield the numbers that begin in text[start:end], a run: the international ones, else each region's."""
     if text[start] == "+":
-        yield from _matches(text, start, end, None)
-    elif text.startswith("00", start) and text[start + 2] in "123456789":
-        # The matcher reads 00 as the way out of a country only where it knows the country: it is shown a plus.
-        shown = text[max(0, start - _BEFORE) : start] + " +" + text[start + 2 : end + _AFTER]
-        for first, last in _matches(shown, min(_BEFORE, start) + 1, min(_BEFORE, start) + end - start, None):
-            yield first - min(_BEFORE, start) + start, last - min(_BEFORE, start) + start
+        yield from _matches(text, start, end, None, certain=False)
+        return
+    if text.startswith("00", start):
+        yield from _behind_zeros(text, start, end)
+        return
+    word = _WORD.search(text, max(0, start - _WORD_REACH), start) is not None
     for region in regions:
-        for first, last in _matches(text, start, end, region):
-            if _GROUP.fullmatch(text, first, last) and not _WORD.search(text, max(0, first - _WORD_REACH), first):
-                continue
-            yield first, last
+        for first, last in _matches(text, start, end, region, certain=not word):
+            if word or not _GROUP.fullmatch(text, first, last):
+                yield first, last
 
 
-def _matches(text: str, start: int, end: int, region: str | None) -> Iterator[Span]:
-    """Yield what phonenumbers' matcher finds beginning in text[start:end]; `region` is whose national form counts."""
-    from phonenumbers import Leniency, PhoneNumberMatcher
+def _behind_zeros(text: str, start: int, end: int) -> Iterator[Span]:
+    """Yield the number behind 00 and its country: the matcher is shown a plus, it knows 00 in some regions only."""
+    if not _COUNTRY.match(text, start):
+        return
+    for first, last in _matches(f" +{text[start + 2 : end + _AFTER]}", 1, end - start, None, certain=False):
+        yield (start if first == 1 else start + first), start + last
+
+
+def _matches(text: str, start: int, end: int, region: str | None, *, certain: bool) -> list[Span]:
+    """Return what phonenumbers' matcher finds beginning in text[start:end]; `region` is whose national form counts.
+
+    certain: only numbers that the plans hold; otherwise, where there is none, those that have a possible length.
+    """
+    from phonenumbers import Leniency
+
+    found = _matched(text, start, end, region, Leniency.VALID)
+    if found or certain:
+        return found
+    return [
+        (first, last) for first, last in _matched(text, start, end, region, Leniency.POSSIBLE)
+        if sum(map(str.isdigit, text[first:last])) >= _POSSIBLE_DIGITS and not _BEHIND.match(text, last)
+    ]
+
+
+def _matched(text: str, start: int, end: int, region: str | None, leniency: int) -> list[Span]:
+    from phonenumbers import PhoneNumberMatcher
 
     origin = max(0, start - _BEFORE)
     seen = text[origin : end + _AFTER]
-    for match in PhoneNumberMatcher(seen, region, leniency=Leniency.VALID, max_tries=len(seen)):
-        if start <= origin + match.start < end:
-            yield origin + match.start, origin + match.end
+    spans = []
+    for match in PhoneNumberMatcher(seen, region, leniency=leniency, max_tries=len(seen)):
+        first, last = origin + match.start, origin + match.end
+        if start <= first < end:
+            lone = text[first] == "(" and ")" not in text[first:last]
+            spans.append((first + lone, last))
+    return spans

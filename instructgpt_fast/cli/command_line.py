@@ -70,6 +70,10 @@ COMMANDS: dict[str, Command] = {
     "label": Command(
         "Serve a page on which people write demonstrations and rank answers.", f"{_LABEL}:LabelConfig",
         f"{_LABEL}:serve_labels"),
+    "label export": Command(
+        "Write finished labels as jsonl for sft and reward.", f"{_LABEL}:LabelExport", f"{_LABEL}:export_labels"),
+    "label agreement": Command(
+        "Measure how far the labelers agree.", f"{_LABEL}:LabelAgreement", f"{_LABEL}:measure_agreement"),
     "evaluate": Command(
         "Measure perplexity and reward-model accuracy.", "instructgpt_fast.evaluate:EvaluateConfig",
         f"{_TOOLS}:evaluate_checkpoint"),

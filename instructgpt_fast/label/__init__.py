@@ -4,9 +4,11 @@ The web packages are the extra `[label]`: nothing here imports them before `labe
 """
 
 from instructgpt_fast.callable_module import make_callable
+from instructgpt_fast.label.agreement import Agreement, agreement
+from instructgpt_fast.label.export import Exported, export
 from instructgpt_fast.label.options import LabelConfig
 from instructgpt_fast.label.start import label
 
-__all__ = ["LabelConfig", "label"]
+__all__ = ["Agreement", "Exported", "LabelConfig", "agreement", "export", "label"]
 
 make_callable(__name__, label)

@@ -8,7 +8,8 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -17,16 +18,21 @@ from starlette.responses import JSONResponse
 
 from instructgpt_fast._version import VERSION
 from instructgpt_fast.label import form, page
+from instructgpt_fast.label.agreement import measured
 from instructgpt_fast.label.checks import KINDS, STATUSES, shown
-from instructgpt_fast.label.errors import StaleError, body, malformed
+from instructgpt_fast.label.errors import StaleError, body, malformed, unknown
+from instructgpt_fast.label.export import comparisons, demonstrations, jsonl
 from instructgpt_fast.label.options import LabelConfig
+from instructgpt_fast.label.schema import open_database, transaction
 from instructgpt_fast.label.store import Store
 from instructgpt_fast.serve.errors import ApiError
 from instructgpt_fast.serve.limits import Gate, Limits
 
 log = logging.getLogger("instructgpt_fast.label")
 router = APIRouter()
+T = TypeVar("T")
 
+EXPORTS = {"demonstrations": demonstrations, "comparisons": comparisons}
 # Ids and revisions are SQLite's integers.
 _LARGEST = 2**63 - 1
 
@@ -128,6 +134,26 @@ async def save(identity: str, request: Request) -> Response:
     return JSONResponse({"revision": saved.revision, "status": saved.status})
 
 
+@router.get("/api/agreement")
+async def get_agreement(request: Request) -> Response:
+    """How far the labelers agree, with intervals and counts."""
+    found = await run_in_threadpool(_read_whole, _labelling(request).store.path, measured)
+    return JSONResponse(found.described())
+
+
+@router.get("/api/export/{name}")
+async def get_export(name: str, request: Request) -> Response:
+    """The finished labels of a kind as jsonl, as `label export` writes them."""
+    if name not in EXPORTS:
+        raise unknown(f"There is no export {shown(name)}; there are {', '.join(EXPORTS)}.")
+    content = await run_in_threadpool(
+        _read_whole, _labelling(request).store.path, lambda connection: jsonl(EXPORTS[name](connection))
+    )
+    return Response(content, media_type="application/jsonl", headers={
+        "Content-Disposition": f'attachment; filename="{name}.jsonl"', "X-Content-Type-Options": "nosniff",
+    })
+
+
 @router.get("/health")
 async def health(request: Request) -> Response:
     """Whether labels are taken."""
@@ -135,6 +161,15 @@ async def health(request: Request) -> Response:
     stopping = labelling.gate.stopping
     content = {"status": "stopping" if stopping else "ok", "sampling": labelling.sampling()}
     return JSONResponse(content, 503 if stopping else 200)
+
+
+def _read_whole(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
+    """What `read` finds in one state of the database; on a connection of its own, so that nobody waits to save."""
+    with (
+        contextlib.closing(open_database(path, check=False)) as connection,
+        transaction(connection, writing=False),
+    ):
+        return read(connection)
 
 
 def _labelling(request: Request) -> Labelling:

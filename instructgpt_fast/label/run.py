@@ -7,8 +7,10 @@ import sys
 
 from fastapi import FastAPI
 
+from instructgpt_fast.data import Prompt, read_jsonl
 from instructgpt_fast.label.app import Labelling, create_app
 from instructgpt_fast.label.options import LabelConfig
+from instructgpt_fast.label.sampling import Sampler
 from instructgpt_fast.label.store import Store
 from instructgpt_fast.serve.server import QuietServer, address, is_loopback, listen
 
@@ -26,6 +28,18 @@ def open_store(config: LabelConfig) -> Store:
     )
 
 
+def add_prompts(store: Store, config: LabelConfig) -> None:
+    """Add the prompts of the options' file that the store does not have yet. Raises DataError with file and line."""
+    if config.prompts is None:
+        return
+    found = read_jsonl(config.prompts, Prompt, on_bad_line=config.on_bad_line)
+    added = store.add_prompts(prompt.prompt for prompt in found)
+    told = f"{added:,} of {len(found):,} prompts in {config.prompts} are new\n"
+    if found.skipped:
+        told += f"left out {len(found.skipped)} lines that cannot be read, the first: {found.skipped[0]}\n"
+    sys.stderr.write(told)
+
+
 def run(config: LabelConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError, DataError and CheckpointError as `label` does."""
     # First: whoever has the port taken should not wait for models to learn it.
@@ -38,7 +52,10 @@ def run(config: LabelConfig) -> None:
                 sys.stderr.write(
                     f"warning: everyone who can reach {url} can label and read everything there, under any name.\n"
                 )
-            app = create_app(config, store)
+            add_prompts(store, config)
+            sampler = Sampler(store, config)
+            sampler.start()
+            app = create_app(config, store, sampler.state, on_end=sampler.stop)
             Server(app, config, f"labelling on {url} (Ctrl-C stops)\n").run(sockets=[listener])
         finally:
             store.close()

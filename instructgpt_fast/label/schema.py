@@ -87,10 +87,12 @@ CREATE TRIGGER history_is_past BEFORE UPDATE ON history BEGIN SELECT RAISE(ABORT
 """
 
 
-def open_database(path: str | os.PathLike[str], *, create: bool = False, writing: bool = False) -> sqlite3.Connection:
+def open_database(
+    path: str | os.PathLike[str], *, create: bool = False, writing: bool = False, check: bool = True
+) -> sqlite3.Connection:
     """Open a database of labels, whole and of this version; its connection may be used by one thread at a time.
 
-    create: make it where there is no file. writing: False refuses every change.
+    create: make it where there is no file. writing: False refuses every change. check: read all of it for damage.
     Raises DataError for a file that is missing, damaged, of another program or of another version.
     """
     place = Path(path)
@@ -109,7 +111,8 @@ def open_database(path: str | os.PathLike[str], *, create: bool = False, writing
             if empty:
                 _make(connection)
                 fsync_directory(place.absolute().parent)
-            _check(connection, place)
+            if check:
+                _check(connection, place)
             if not writing:
                 connection.execute("PRAGMA query_only=ON")
         except BaseException:

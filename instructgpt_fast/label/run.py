@@ -7,10 +7,8 @@ import sys
 
 from fastapi import FastAPI
 
-from instructgpt_fast.data import Prompt, read_jsonl
 from instructgpt_fast.label.app import Labelling, create_app
 from instructgpt_fast.label.options import LabelConfig
-from instructgpt_fast.label.sampling import Sampler
 from instructgpt_fast.label.store import Store
 from instructgpt_fast.serve.server import QuietServer, address, is_loopback, listen
 
@@ -32,6 +30,9 @@ def add_prompts(store: Store, config: LabelConfig) -> None:
     """Add the prompts of the options' file that the store does not have yet. Raises DataError with file and line."""
     if config.prompts is None:
         return
+    # Torch comes with these: a database that has its prompts and answers is served without it, and so at once.
+    from instructgpt_fast.data import Prompt, read_jsonl
+
     found = read_jsonl(config.prompts, Prompt, on_bad_line=config.on_bad_line)
     added = store.add_prompts(prompt.prompt for prompt in found)
     told = f"{added:,} of {len(found):,} prompts in {config.prompts} are new\n"
@@ -53,12 +54,18 @@ def run(config: LabelConfig) -> None:
                     f"warning: everyone who can reach {url} can label and read everything there, under any name.\n"
                 )
             add_prompts(store, config)
-            sampler = Sampler(store, config)
-            sampler.start()
-            app = create_app(config, store, sampler.state, on_end=sampler.stop)
+            app = _sampling_app(config, store) if config.checkpoints else create_app(config, store)
             Server(app, config, f"labelling on {url} (Ctrl-C stops)\n").run(sockets=[listener])
         finally:
             store.close()
+
+
+def _sampling_app(config: LabelConfig, store: Store) -> FastAPI:
+    from instructgpt_fast.label.sampling import Sampler
+
+    sampler = Sampler(store, config)
+    sampler.start()
+    return create_app(config, store, sampler.state, on_end=sampler.stop)
 
 
 class Server(QuietServer):

@@ -39,7 +39,7 @@ class BiasTask(ChoiceTask):
 def run_bias(task: Task, loaded: Loaded, config: Any) -> Outcome:
     """Entropy of the choice in bits, and how often the first choice is preferred; config: an EvaluateConfig."""
     options: BiasTask = task.options
-    items = read_items(options.data, limit=options.limit or config.limit, on_bad_line=config.on_bad_line)
+    items = read_items(options.data, options.limit, config.limit, on_bad_line=config.on_bad_line)
     asked, cut = ask(task.name, loaded, options, items, config.batch_size)
     shares = [shares_of(one, options.score) for one in asked]
     entropies = [entropy_bits(each) for each in shares]

@@ -101,8 +101,9 @@ class Items(Sequence[Item]):
         return f"{self.sha256}:{len(self.items)}"
 
 
-def read_items(path: str | Path, *, limit: int | None = None, on_bad_line: OnBadLine = "error") -> Items:
-    """Read a jsonl of items, the first `limit` of them. Raises DataError with file and line."""
+def read_items(path: str | Path, *limits: int | None, on_bad_line: OnBadLine = "error") -> Items:
+    """Read a jsonl of items, the first so many as the lowest limit says. Raises DataError with file and line."""
+    limit = min((each for each in limits if each is not None), default=None)
     found = read_jsonl(path, _Object, on_bad_line=on_bad_line)
     items = [Item(each.values, found.path, line) for each, line in zip(found, found.lines, strict=True)]
     with open(path, "rb") as file:

@@ -59,7 +59,8 @@ class Measure:
     items: float64 [N, S], or [N] for a mean. value_of: sums over the items [S] and N -> the metric; `mean_of`,
         `ratio_of`, or a function of one's own that takes any sums which a resample may have.
     higher_is_better: for tables of differences. unit: "", "%", "nats", "bits", "tokens", ...
-    bounds: least and greatest possible value; intervals are kept within.
+    bounds: least and greatest possible value; intervals are kept within. scale: what value, interval and difference are
+        multiplied by at the end, 100 for a share that is told in percent; the bounds are those before.
     data: names the items (the sha256 of their file and what was taken of it); differences are of equal data alone.
     count: what the table says the number averages over, when that is not N.
     independent: False for a metric that is no function of sums over items (distinct words of all answers): no interval.
@@ -76,6 +77,7 @@ class Measure:
     data: str = ""
     count: int | None = None
     independent: bool = True
+    scale: float = 1.0
     details: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,7 +87,7 @@ class Measure:
     @property
     def value(self) -> float:
         """The metric over all items; nan over none."""
-        return self.value_of(self.items.sum(axis=0), len(self.items)) if len(self.items) else math.nan
+        return self.scale * self.value_of(self.items.sum(axis=0), len(self.items)) if len(self.items) else math.nan
 
     @property
     def over(self) -> int:
@@ -98,15 +100,22 @@ class Measure:
         return self.value_of is mean_of and bool(np.isin(self.items, (0.0, 1.0)).all()) and self.bounds == (0.0, 1.0)
 
     def interval(self) -> Interval | None:
-        """Low and high end of the 95 % interval; None for fewer than two items and for what has none."""
+        """Low and high end of the 95 % interval; None where the items do not tell.
+
+        That is: fewer than two items, items that show no variation (all answers of one length), and metrics that are
+        no function of sums over items.
+        """
         if not self.independent or len(self.items) < 2:
             return None
         if self.is_share:
-            return share_interval(float(self.items.sum()), len(self.items))
-        found = mean_interval(self.items[:, 0]) if self.value_of is mean_of else bootstrap_interval(
-            self.items, self.value_of
-        )
-        return None if found is None else (max(found[0], self.bounds[0]), min(found[1], self.bounds[1]))
+            found = share_interval(float(self.items.sum()), len(self.items))
+        elif self.value_of is mean_of:
+            found = mean_interval(self.items[:, 0])
+        else:
+            found = bootstrap_interval(self.items, self.value_of)
+        if found is None or found[0] == found[1]:
+            return None
+        return self.scale * max(found[0], self.bounds[0]), self.scale * min(found[1], self.bounds[1])
 
     def difference(self, other: Measure) -> Difference:
         """This value minus `other`'s, paired item by item: t of the differences for means, else a paired bootstrap.
@@ -121,16 +130,20 @@ class Measure:
         value = self.value - other.value
         if not self.independent or not other.independent:
             return Difference(value, None)
+        found = self._difference_interval(other)
+        return Difference(value, None if found is None else (self.scale * found[0], self.scale * found[1]))
+
+    def _difference_interval(self, other: Measure) -> Interval | None:
         if self.is_share and other.is_share:
-            return Difference(value, share_difference_interval(self.items[:, 0], other.items[:, 0]))
+            return share_difference_interval(self.items[:, 0], other.items[:, 0])
         if self.value_of is mean_of:
-            return Difference(value, mean_interval(self.items[:, 0] - other.items[:, 0]))
+            return mean_interval(self.items[:, 0] - other.items[:, 0])
         width = self.items.shape[1]
 
         def gap(sums: np.ndarray, count: int) -> float:
             return self.value_of(sums[:width], count) - other.value_of(sums[width:], count)
 
-        return Difference(value, bootstrap_interval(np.concatenate([self.items, other.items], axis=1), gap))
+        return bootstrap_interval(np.concatenate([self.items, other.items], axis=1), gap)
 
     def _identity(self) -> str:
         data = f" of {self.data[:12]}" if self.data else ""

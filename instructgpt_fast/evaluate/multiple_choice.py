@@ -73,7 +73,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def run_multiple_choice(task: Task, loaded: Loaded, config: Any) -> Outcome:
     """Share of items whose likeliest choice is the right one; config: an EvaluateConfig."""
     options: MultipleChoiceTask = task.options
-    items = read_items(options.data, limit=options.limit or config.limit, on_bad_line=config.on_bad_line)
+    items = read_items(options.data, options.limit, config.limit, on_bad_line=config.on_bad_line)
     right = [options.right(item, options.choices_of(item)) for item in items]
     asked, cut = ask(task.name, loaded, options, items, config.batch_size)
     anywhere: Sequence[Asked] = asked

@@ -40,7 +40,7 @@ def run_perplexity(task: Task, loaded: Loaded, config: Any) -> Outcome:
     """Nats per token, perplexity and bits per byte; config: an EvaluateConfig."""
     options: PerplexityTask = task.options
     model, tokenizer = language_model(task.name, loaded), loaded.tokenizer
-    items = read_items(options.data, limit=options.limit or config.limit, on_bad_line=config.on_bad_line)
+    items = read_items(options.data, options.limit, config.limit, on_bad_line=config.on_bad_line)
     texts = [options.fill("text", item) for item in items]
     tokens = tokenizer.encode_batch(texts)
     if not any(tokens):

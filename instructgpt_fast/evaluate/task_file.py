@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -106,11 +106,15 @@ class TaskOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task to run: its name, its checked options, and the file it came from (or the template's)."""
+    """A task to run: its name, its checked options, the file it came from (or the template's).
+
+    scorers: functions given in Python for what a task file cannot name, by option ("toxicity_scorer").
+    """
 
     name: str
     path: Path
     options: Any  # of the kind's own class, a TaskOptions
+    scorers: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
 def is_task_file(name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from instructgpt_fast.evaluate.reading import read_comparisons, read_stream
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, reward_accuracy
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.model import ScalarModel
+
+# Options that Python may give as functions.
+SCORERS = ("toxicity_scorer", "sentiment_scorer")
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,12 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
 
     checkpoint: a path, a run's result, or an `EvaluateConfig`. options: those of `EvaluateConfig`, for example
     data="held_out.txt" (perplexity and bits per byte), comparisons="test.jsonl" (accuracy of a reward model) or
-    tasks=["capitals.toml"] (a task file).
+    tasks=["capitals.toml"] (a task file). toxicity_scorer and sentiment_scorer may be functions: a list of texts in, a
+    list of numbers out.
     Raises ConfigError, DataError or CheckpointError.
     """
+    scorers = {name: options[name] for name in SCORERS if callable(options.get(name))}
+    options |= {name: f"{function.__module__}:{function.__qualname__}" for name, function in scorers.items()}
     if isinstance(checkpoint, EvaluateConfig):
         config = checkpoint
     else:
@@ -102,7 +108,7 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
         if task is None:
             rows += TASKS[name](loaded, config)
         else:
-            outcomes[task.name] = run_task(task, loaded, config)
+            outcomes[task.name] = run_task(replace(task, scorers=scorers), loaded, config)
             rows += [row_of(measure) for measure in outcomes[task.name].measures]
     measures = tuple(measure for outcome in outcomes.values() for measure in outcome.measures)
     result = Evaluation(loaded.path, tuple(rows), measures, {name: each.about for name, each in outcomes.items()})

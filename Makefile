@@ -7,6 +7,7 @@
 #   make gpu          build for this machine's GPU, test every kernel there, run all micro-benchmarks: 8 minutes
 #
 # PYTHON=...  the Python to make .venv with (3.11 or newer; by default the first that fits)
+# WORKERS=2   processes that share the tests; a file's tests stay together
 # ARGS=...    passed on: make test ARGS="-k layer_norm", make quickstart ARGS="--minutes 60"
 # INSTRUCTGPT_FAST_SIMT=ON|OFF: also build the emulator that runs the CUDA kernels on the CPU, for the tests (here: ON)
 # INSTRUCTGPT_FAST_CUDA=AUTO|ON|OFF, INSTRUCTGPT_FAST_CUDA_ARCHS=90a, MAX_JOBS=2: see README.md
@@ -17,13 +18,14 @@ BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
   $$python -c "$(NEW_ENOUGH)" 2>/dev/null && { echo $$python; break; }; done)
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: test slow gpu browser quickstart build lint types clean
 .DELETE_ON_ERROR:
 
 test: build
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 slow: build
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -78,7 +78,9 @@ class Round:
 
 
 def installed(contender: str) -> bool:
-    return contender in ("ours", "plain") or importlib.util.find_spec(contender) is not None
+    """Whether everything that a contender runs on is there: a trainer of transformers needs more than transformers."""
+    packages = () if contender in ("ours", "plain") else (contender, "accelerate", "datasets")
+    return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
 def run_round(contender: str, stage: str, work: Work, steps: int, warmup: int) -> Round:

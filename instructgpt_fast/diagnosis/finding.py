@@ -38,9 +38,10 @@ class Finding:
     remedy: str
     metrics: tuple[str, ...] = ()
 
-    def line(self) -> str:
-        """The finding as one line for a terminal."""
-        return f"{self.severity}: {self.title} (step {self.step}): {self.evidence} Likely: {self.cause} {self.remedy}"
+    def text(self) -> str:
+        """The finding for a terminal: what is seen, then on lines of their own the likely cause and the remedy."""
+        head = f"{self.severity}: {self.title} (step {self.step}). {self.evidence}"
+        return f"{head}\n    likely cause: {self.cause}\n    remedy: {self.remedy}"
 
 
 def read_findings(run_dir: str | Path) -> list[Finding] | None:

@@ -15,20 +15,29 @@ from instructgpt_fast.rlhf.advantages import explained_variance
 from instructgpt_fast.rlhf.rollout import Rollout
 from instructgpt_fast.rlhf.update import Experience
 
-__all__ = ["rollout_metrics", "sum_stats", "update_metrics"]
+__all__ = ["correlation", "rollout_metrics", "sum_stats", "update_metrics"]
 
 
 def rollout_metrics(
-    rollout: Rollout, kl: Tensor, scores: Tensor, shaped: Tensor, experience: Experience, *, kl_coef: float
+    rollout: Rollout,
+    kl: Tensor,
+    scores: Tensor,
+    shaped: Tensor,
+    experience: Experience,
+    *,
+    kl_coef: float,
+    raw_scores: Tensor,
 ) -> dict[str, float]:
     """Figures of one rollout, before its update.
 
     kl: f32 [B, R], nats per token. scores, shaped: f32 [B], after the EOS penalty, and as used in the reward.
+    raw_scores: f32 [B], before it: their correlation with the length says what the scorer likes, not what the penalty
+    does.
     `objective/kl` and `objective/entropy` are sums over a response, averaged over responses, in nats; the latter is
     the plain sample estimate -sum log pi. `objective/rlhf_reward` is the score as used plus the KL penalty.
     """
     sequence_kl = kl.sum(1).mean().item()
-    lengths = rollout.loss_mask.sum(1)
+    lengths = rollout.loss_mask.sum(1).float()
     finished = rollout.finished.sum().item()
     return {
         "objective/kl": sequence_kl,
@@ -40,9 +49,19 @@ def rollout_metrics(
         "objective/kl_coef": kl_coef,
         "val/num_eos_tokens": finished,
         "val/eos_rate": finished / len(rollout),
-        "val/response_length": lengths.float().mean().item(),
+        "objective/kl_per_token": kl.sum().item() / lengths.sum().item(),
+        "val/response_length": lengths.mean().item(),
+        "val/response_length_std": lengths.std(unbiased=False).item(),
+        "val/score_length_correlation": correlation(raw_scores, lengths),
         "val/explained_variance": explained_variance(experience.old_values, experience.returns, rollout.loss_mask),
     }
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's correlation of two f32 [B], in [-1, 1]; 0.0 when one of them does not vary."""
+    x, y = a.double() - a.double().mean(), b.double() - b.double().mean()
+    spread = (x.square().sum() * y.square().sum()).sqrt().item()
+    return (x @ y).item() / spread if spread > 0.0 else 0.0
 
 
 def sum_stats(parts: Sequence[PpoLoss]) -> PpoLoss:

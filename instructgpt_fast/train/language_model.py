@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from instructgpt_fast.model import GPT, shift_packed
+from instructgpt_fast.model import GPT, GPTConfig, shift_packed
 from instructgpt_fast.ops import linear_cross_entropy
+from instructgpt_fast.train.flops import batch_flops
 
 
 def lm_loss(model: GPT, batch: Mapping[str, Tensor]) -> Tensor:
@@ -34,6 +35,11 @@ def count_targets(batch: Mapping[str, Tensor]) -> int:
     nonempty = cu_seqlens.diff() > 0
     starts = cu_seqlens[:-1][nonempty].long()
     return int(counted.sum() - counted[starts].sum())
+
+
+def lm_flops(config: GPTConfig, batch: Mapping[str, Tensor]) -> float:
+    """FLOPs of `lm_loss` on a batch and of its gradient."""
+    return batch_flops(config, batch, count_targets(batch))
 
 
 def evaluate_lm(model: GPT, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:

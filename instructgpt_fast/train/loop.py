@@ -7,8 +7,8 @@ A stage owns its loop and calls these; nothing here calls a stage:
         first = run.resume(training)
         for step in run.steps(first, total):
             ...
+            run.worked(tokens, flops)
             run.log(step, {"loss": loss}, total)
-            run.worked(tokens)
             run.save_if_due(step, total, training)
         return run.finish(total, training, metrics)
 
@@ -35,14 +35,17 @@ from torch import Tensor, nn
 from instructgpt_fast import checkpoint
 from instructgpt_fast.config import to_dict, to_toml
 from instructgpt_fast.device import choose_device, torch_dtype
+from instructgpt_fast.diagnosis import FINDINGS_FILE, Watch, write_findings
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
 from instructgpt_fast.tokenizer import PromptFormat, Tokenizer
+from instructgpt_fast.train.account import Account
 from instructgpt_fast.train.calibration import CALIBRATION_FILE
 from instructgpt_fast.train.guard import stop_unless_weights_finite
-from instructgpt_fast.train.metrics import METRICS_FILE, MetricsLog
+from instructgpt_fast.train.metrics import METRICS_FILE, MetricsLog, read_metrics
 from instructgpt_fast.train.options import RunOptions
 from instructgpt_fast.train.progress import Progress
+from instructgpt_fast.train.records import RUN_FILE, SAMPLES_FILE, SamplesLog
 
 RESOLVED_FILE = "resolved.toml"
 PREPARED = "prepared"  # folder of a run for what it made of its text: tokenizer and token shards
@@ -51,7 +54,7 @@ SMALLEST_FREE = 16 * 2**20  # bytes: below this not even a tiny run's logs and t
 # Options that may differ between a run and its continuation without changing what is computed.
 FREE_TO_CHANGE = frozenset({
     "output_dir", "logging_steps", "save_steps", "save_total_limit", "report_to", "resume_from_checkpoint",
-    "overwrite_output_dir", "progress", "preset", "per_device_eval_batch_size",
+    "overwrite_output_dir", "progress", "preset", "per_device_eval_batch_size", "diagnose", "record_samples",
 })
 
 
@@ -91,7 +94,10 @@ class Run:
         self.dtype = torch_dtype(config.dtype)
         self.directory = prepare_directory(config)
         self.metrics = MetricsLog(self.directory, config.report_to)
+        self.samples = SamplesLog(self.directory)
         self.unit = unit
+        self._account = Account(stage, unit, self.directory, self.device, self.dtype)
+        self._watch = Watch(stage, to_dict(config), self.progress.say) if config.diagnose else None
         self.interrupted = False
         self._work = 0.0
         self._saved: dict[int, Path] = {}
@@ -109,7 +115,9 @@ class Run:
         Restores modules, optimizers, random states and `training.counters`. Options that changed are said out loud.
         """
         path = self._resume_path()
+        self._account.describe(training.modules)
         if path is None:
+            self._keep_until(0)
             return 0
         stored = checkpoint.load_trainer(path, training.modules, training.optimizers)
         step = int(stored.pop("step"))
@@ -118,13 +126,15 @@ class Run:
         training.counters.update(stored)
         if path.parent.resolve() == self.directory.resolve():
             self._saved[step] = path
-        self.metrics.keep_until(step)
+        self._keep_until(step)
         self.progress.say(f"continuing from {path} (step {step})")
         return step
 
     def steps(self, first: int, total: int) -> Iterator[int]:
         """Yield first + 1 .. total; after the body of an interrupted step raise KeyboardInterrupt."""
         self.progress.start(first, total)
+        if first < total:
+            self._account.begin()
         for step in range(first + 1, total + 1):
             self._work = 0.0
             yield step
@@ -132,9 +142,10 @@ class Run:
             if self.interrupted:
                 raise KeyboardInterrupt
 
-    def worked(self, amount: float) -> None:
-        """Count the work of this step, in the run's unit."""
+    def worked(self, amount: float, flops: float) -> None:
+        """Count the work of this step, in the run's unit, and the FLOPs that the stage's method needs for it."""
         self._work += amount
+        self._account.add(amount, flops)
 
     def due(self, every: int, step: int, total: int) -> bool:
         """Whether something that happens every `every` steps, and after the last one, happens at `step`."""
@@ -142,15 +153,18 @@ class Run:
 
     def log(self, step: int, metrics: Mapping[str, float | int | str], total: int) -> None:
         """Show metrics, and write them when step is a multiple of logging_steps, the first or the last."""
-        self.progress.show(metrics)
         if step == 1 or self.due(self.config.logging_steps, step, total):
             rate = {f"{self.unit}_per_second": self.progress.rate(self._work)}
-            self.metrics.write(step, {**metrics, **rate})
+            self.record(step, {**metrics, **rate})
+        else:
+            self.progress.show(metrics)
 
     def record(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
-        """Show and write metrics whatever the step: evaluations."""
+        """Show, write and diagnose metrics whatever the step: evaluations."""
         self.progress.show(metrics)
         self.metrics.write(step, metrics)
+        if self._watch is not None:
+            self._watch.feed({"step": step, **metrics})
 
     def save_if_due(self, step: int, total: int, training: Training) -> bool:
         """Save every save_steps and when interrupted, and say whether; the last step is left to `finish`."""
@@ -189,14 +203,27 @@ class Run:
         directory gets the result.
         """
         last = self._saved.get(total) or self.save(total, training)
+        self._account.measure_ceiling()
         path = last if chosen is None else chosen
         checkpoint.write_result(self.directory, path, metrics)
         return TrainResult(checkpoint=path, run_dir=self.directory, metrics=dict(metrics))
+
+    def conclude(self) -> None:
+        """Write run.json and findings.json. Raises CheckpointError when the disk refuses."""
+        self._account.end()
+        if self._watch is not None:
+            write_findings(self.directory, self._watch.conclude())
 
     def close(self) -> None:
         """Close logs and progress."""
         self.progress.stop()
         self.metrics.close()
+
+    def _keep_until(self, step: int) -> None:
+        self.metrics.keep_until(step)
+        self.samples.keep_until(step)
+        if self._watch is not None:
+            self._watch.replay(read_metrics(self.directory))
 
     def _resume_path(self) -> Path | None:
         wanted = self.config.resume_from_checkpoint
@@ -226,6 +253,15 @@ def open_run(stage: str, config: RunOptions, *, unit: str = "tokens") -> Iterato
     try:
         with _interrupts(run):
             yield run
+    except BaseException:
+        # What the metrics say is wanted most when a run breaks; a full disk must not hide why it did.
+        try:
+            run.conclude()
+        except CheckpointError as cause:
+            run.say(str(cause))
+        raise
+    else:
+        run.conclude()
     finally:
         run.close()
 
@@ -263,7 +299,7 @@ def _clear(directory: Path) -> None:
         for path in [*checkpoint.checkpoints_of(directory), *directory.glob("best-*"), directory / PREPARED]:
             if path.is_dir():
                 shutil.rmtree(path)
-        for name in (METRICS_FILE, CALIBRATION_FILE):
+        for name in (METRICS_FILE, SAMPLES_FILE, RUN_FILE, FINDINGS_FILE, CALIBRATION_FILE):
             (directory / name).unlink(missing_ok=True)
 
 

@@ -38,6 +38,11 @@ class RunOptions(Options):
     """Delete the checkpoints and metrics of an earlier run in output_dir first."""
     progress: bool = True
     """Show progress with rate and time left."""
+    diagnose: bool = True
+    """Say during the run what its metrics show to be wrong, with the remedy, and keep it in findings.json."""
+    record_samples: int = 4
+    """Answers to so many fixed prompts are kept in samples.jsonl before and after training (PPO: at every save too); 0
+    keeps none."""
 
     def check(self) -> None:
         """Refuse intervals below 1 and a resume that would delete what it resumes from."""
@@ -48,6 +53,8 @@ class RunOptions(Options):
             limit = self.save_total_limit
             self.require("save_total_limit must be at least 1", limit >= 1, save_total_limit=limit)
         self.require("output_dir must not be empty", self.output_dir != "", output_dir=self.output_dir)
+        samples = self.record_samples
+        self.require("record_samples must be at least 0", samples >= 0, record_samples=samples)
         self.require("seed must be at least 0", self.seed >= 0, seed=self.seed)
         self.require(
             "overwrite_output_dir deletes what resume_from_checkpoint needs, so give one of them",

@@ -7,35 +7,30 @@ Stiennon et al. 2020, arXiv:2009.01325; their released code), [O] our own choice
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
 from instructgpt_fast.config import options_class
-from instructgpt_fast.errors import TrainingError
-from instructgpt_fast.evaluate import pack_tokens
-from instructgpt_fast.generate import SamplingConfig
 from instructgpt_fast.ops import PpoLoss
 from instructgpt_fast.optim import constant_with_warmup
-from instructgpt_fast.rlhf.advantages import shaped_advantages, whiten_advantages
+from instructgpt_fast.rlhf.advantages import whiten_advantages
 from instructgpt_fast.rlhf.batch import pack
 from instructgpt_fast.rlhf.invariants import check_first_minibatch
 from instructgpt_fast.rlhf.metrics import rollout_metrics, sum_stats, update_metrics
 from instructgpt_fast.rlhf.ptx import ptx_backward, ptx_examples
-from instructgpt_fast.rlhf.rewards import shape_scores
-from instructgpt_fast.rlhf.rollout import Rollout, collect, episode_seeds
+from instructgpt_fast.rlhf.rollout import Rollout, episode_seeds
 from instructgpt_fast.rlhf.scorers import RewardFunction
-from instructgpt_fast.rlhf.scoring import rollout_logprobs, rollout_values
-from instructgpt_fast.rlhf.update import Experience, PpoObjective, from_rollout, ppo_backward, select
+from instructgpt_fast.rlhf.update import Experience, PpoObjective, ppo_backward, select
 from instructgpt_fast.train.guard import stop_unless_finite
 from instructgpt_fast.train.loop import TrainResult, open_run
 from instructgpt_fast.train.options import RunOptions
 from instructgpt_fast.train.ppo_checks import check_before_training
 from instructgpt_fast.train.ppo_parts import PpoParts, build_parts
+from instructgpt_fast.train.ppo_rollout import answer, weigh
+from instructgpt_fast.train.ppo_samples import iteration_flops, record_answers
 from instructgpt_fast.train.presets import PPO_PRESETS
 
 __all__ = ["PpoConfig", "run_ppo"]
@@ -222,17 +217,24 @@ def run_ppo(config: PpoConfig, *, reward_fn: RewardFunction | None = None) -> Tr
         parts = build_parts(config, run, reward_fn)
         first = run.resume(parts.training)
         parts.restore()
+        if first and run.due(config.save_steps, first, config.iterations):
+            # A run that was killed between its checkpoint and its samples draws them now, from equal weights.
+            record_answers(config, parts, run, first)
         metrics: dict[str, float] = parts.training.counters.get("metrics", {})
         for iteration in run.steps(first, config.iterations):
             rollout, experience, metrics = gather(config, parts, iteration, run.directory)
             if iteration == 1 and config.check_invariants:
                 check_before_training(config, parts, rollout, experience)
+            if iteration == 1:
+                record_answers(config, parts, run, 0)
             metrics |= update(config, parts, experience, iteration, run.directory)
             parts.learn_kl(config, metrics["objective/kl"])
             parts.remember(iteration * config.batch_size, metrics)
+            run.worked(sum(rollout.sequence_lengths), iteration_flops(config, parts, rollout))
             run.log(iteration, metrics, config.iterations)
-            run.worked(sum(rollout.sequence_lengths))
             run.save_if_due(iteration, config.iterations, parts.training)
+            if run.due(config.save_steps, iteration, config.iterations):
+                record_answers(config, parts, run, iteration)
         return run.finish(config.iterations, parts.training, metrics)
 
 
@@ -242,55 +244,16 @@ def gather(
     """Answer batch_size prompts with the live policy, and work out their rewards, advantages and returns."""
     started = time.perf_counter()
     prompts = parts.prompts.take(config.batch_size)
-    rollout = answer(config, parts, prompts, iteration, run_dir)
-    drawn = time.perf_counter()
-    limit = config.max_scoring_tokens
-    scores = parts.score(rollout)
-    ref = rollout_logprobs(parts.reference, rollout, temperature=config.temperature, max_tokens=limit)
-    values = rollout_values(parts.value_model, rollout, max_tokens=limit)
-    old = rollout.logprobs
-    if not parts.trust_sampler:
-        old = rollout_logprobs(parts.policy, rollout, temperature=config.temperature, max_tokens=limit)
-    stop_unless_finite(
-        run_dir, iteration,
-        {"score": scores.sum().item(), "reference log-probability": ref.sum().item(), "value": values.sum().item()},
-        modules=parts.models, batch=rollout.tensors(),
-    )
-    penalised, shaped = shape_scores(
-        scores, rollout.finished, missing_eos_penalty=config.missing_eos_penalty or 0.0,
-        whiten=config.whiten_scores, clip=config.score_clip,
-    )
-    kl, _, advantages, returns = shaped_advantages(
-        old, ref, shaped, values, rollout.loss_mask, kl_coef=parts.kl_coef, gamma=config.gamma, lam=config.lam,
-        whiten_rewards=config.whiten_rewards,
-    )
-    experience = from_rollout(
-        rollout, old_logprobs=old, ref_logprobs=ref, old_values=values, advantages=advantages, returns=returns
-    )
-    metrics = rollout_metrics(rollout, kl, penalised, shaped, experience, kl_coef=parts.kl_coef)
-    metrics |= {"time/rollout": drawn - started, "time/score": time.perf_counter() - drawn}
-    return rollout, experience, metrics
-
-
-def answer(
-    config: PpoConfig, parts: PpoParts, prompts: Sequence[Sequence[int]], iteration: int, run_dir: Path
-) -> Rollout:
-    """Let the live policy answer an iteration's prompts; one whose logits are no numbers is stopped as a loss is."""
-    sampling = SamplingConfig(max_new_tokens=config.max_response_tokens, temperature=config.temperature)
     seeds = episode_seeds(config.seed, (iteration - 1) * config.batch_size, config.batch_size)
-    try:
-        return collect(
-            parts.policy, prompts, sampling, eos_id=parts.eos_id, seeds=seeds, batch_size=config.rollout_batch_size,
-            engine=parts.engine,
-        )
-    except TrainingError:
-        tokens, cu_seqlens = pack_tokens(prompts, parts.policy.lm_weight.device)
-        stop_unless_finite(
-            run_dir, iteration, {"policy logits": math.nan}, modules={"policy": parts.policy},
-            batch={"tokens": tokens, "cu_seqlens": cu_seqlens},
-            replay=lambda: parts.policy(tokens, cu_seqlens=cu_seqlens),
-        )
-        raise
+    rollout = answer(config, parts, prompts, seeds, iteration, run_dir)
+    drawn = time.perf_counter()
+    weighed = weigh(config, parts, rollout, iteration, run_dir)
+    metrics = rollout_metrics(
+        rollout, weighed.kl, weighed.penalised, weighed.shaped, weighed.experience, kl_coef=parts.kl_coef,
+        raw_scores=weighed.scores,
+    )
+    metrics |= {"time/rollout": drawn - started, "time/score": time.perf_counter() - drawn}
+    return rollout, weighed.experience, metrics
 
 
 def update(
@@ -302,6 +265,7 @@ def update(
     # The order of episodes within an iteration depends on seed and iteration alone, so resuming needs no state for it.
     generator = torch.Generator().manual_seed(episode_seeds(config.seed, -iteration, 1)[0])
     results: list[PpoLoss] = []
+    norms: list[dict[str, float]] = []
     ptx_losses: list[float] = []
     for _ in range(config.num_ppo_epochs):
         for rows in torch.randperm(len(experience), generator=generator).split(config.mini_batch_size):
@@ -309,12 +273,15 @@ def update(
             result, ptx_loss = accumulate(config, parts, minibatch)
             if iteration == 1 and not results and config.check_invariants:
                 check_first_minibatch(result, parts.dtype)
-            step(config, parts, minibatch, result, ptx_loss, warmup, iteration, run_dir)
+            norms.append(step(config, parts, minibatch, result, ptx_loss, warmup, iteration, run_dir))
             results.append(result)
             if ptx_loss is not None:
                 ptx_losses.append(ptx_loss)
     metrics = update_metrics(results)
+    metrics |= {name: sum(norm[name] for norm in norms) / len(norms) for name in norms[0]}
     metrics |= {"lr": warmup * config.learning_rate, "value_lr": warmup * config.value_learning_rate}
+    if parts.loss_scale.dynamic:
+        metrics["loss_scale"] = parts.loss_scale.scale
     if ptx_losses:
         metrics["loss/ptx"] = sum(ptx_losses) / len(ptx_losses)
     return metrics | {"time/update": time.perf_counter() - started, "episode": float(iteration * config.batch_size)}
@@ -356,8 +323,11 @@ def step(
     warmup: float,
     iteration: int,
     run_dir: Path,
-) -> None:
-    """One optimizer step of policy and value model; a loss or gradient that is not finite stops the run instead."""
+) -> dict[str, float]:
+    """One optimizer step of policy and value model; a loss or gradient that is not finite stops the run instead.
+
+    Returns the L2 norms of both gradients before clipping.
+    """
     batch = pack(minibatch.prompts, minibatch.responses, minibatch.loss_mask.device)
 
     def check(values: dict[str, float]) -> None:
@@ -371,11 +341,13 @@ def step(
     check({"loss": result.loss.item(), "ptx loss": 0.0 if ptx_loss is None else ptx_loss})
     unscale = 1.0 / parts.loss_scale.scale
     reports = {
-        "policy gradient": parts.policy_optimizer.step(config.learning_rate * warmup, grad_scale=unscale),
-        "value gradient": parts.value_optimizer.step(config.value_learning_rate * warmup, grad_scale=unscale),
+        "policy/grad_norm": parts.policy_optimizer.step(config.learning_rate * warmup, grad_scale=unscale),
+        "value/grad_norm": parts.value_optimizer.step(config.value_learning_rate * warmup, grad_scale=unscale),
     }
+    norms = {name: report.grad_norm for name, report in reports.items()}
     if not parts.loss_scale.dynamic:
-        check({name: report.grad_norm for name, report in reports.items()})
+        check(norms)
     parts.loss_scale.update(all(report.applied for report in reports.values()))
     parts.policy_optimizer.zero_grad()
     parts.value_optimizer.zero_grad()
+    return norms

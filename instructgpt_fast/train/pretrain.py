@@ -19,16 +19,18 @@ from instructgpt_fast.model import GPT, model_config
 from instructgpt_fast.optim import gpt3_batch_tokens, gpt3_learning_rate
 from instructgpt_fast.tokenizer import Tokenizer
 from instructgpt_fast.train.inputs import load_gpt
-from instructgpt_fast.train.language_model import lm_loss
+from instructgpt_fast.train.language_model import lm_flops, lm_loss
 from instructgpt_fast.train.loop import Run, Training, TrainResult, check_space, open_run, training_bytes
 from instructgpt_fast.train.options import OptimizerOptions
 from instructgpt_fast.train.presets import PRETRAIN_PRESETS
+from instructgpt_fast.train.samples import Answers
 from instructgpt_fast.train.step import MicroBatch, Updater
 from instructgpt_fast.train.text import Windows, open_text, open_tokenizer
 
 __all__ = ["PretrainConfig", "run_pretrain"]
 
 LONGEST_RUN = 50_000_000  # steps: beyond this a schedule is a slip of the pen
+OPENING = 32  # tokens of the text that recorded samples go on from [O]
 
 
 @options_class(PRETRAIN_PRESETS)
@@ -179,24 +181,30 @@ def run_pretrain(config: PretrainConfig) -> TrainResult:
         first = run.resume(training)
         updater.restore(counters)
         position = windows.restore(counters["windows"]) if first else 0
+        answers = Answers(run, training, openings(held_out or text, length, config.record_samples))
+        if first == 0:
+            answers.record(0)
         model.train()
         for step in run.steps(first, plan.steps):
             rows = plan.sequences(position * length)
             rate = plan.learning_rate((position + rows) * length)
             batch = windows.batch(position, rows).to(run.device)
             outcome = updater.step(step, rate, micro_batches(model, batch, config))
+            run.worked(rows * length, lm_flops(model.config, {"tokens": batch}))
             position += rows
             counters.update(updater.state(), windows=windows.state(position))
-            run.worked(rows * length)
             metrics = {"loss": outcome.loss, "grad_norm": outcome.grad_norm}
             run.log(step, {
-                **metrics, "learning_rate": rate, "num_tokens": position * length, "epoch": position / len(windows),
+                **metrics, **updater.metrics(), "learning_rate": rate, "num_tokens": position * length,
+                "epoch": position / len(windows),
             }, plan.steps)
             counters["metrics"] = {**counters.get("metrics", {}), **metrics}
             if held_out is not None and run.due(config.eval_steps, step, plan.steps):
                 scores = evaluate_text(model, tokenizer, held_out, config.per_device_eval_batch_size)
                 counters["metrics"].update(scores)
                 run.record(step, scores)
+            if step == plan.steps:
+                answers.record(step)
             run.save_if_due(step, plan.steps, training)
         return run.finish(plan.steps, training, counters["metrics"])
 
@@ -225,6 +233,13 @@ def micro_batches(model: GPT, windows: Tensor, config: PretrainConfig) -> list[M
         MicroBatch({"tokens": part}, lambda tensors: lm_loss(model, tensors), weight)
         for part in windows.split(config.per_device_train_batch_size)
     ]
+
+
+def openings(text: TokenShards, length: int, count: int) -> list[list[int]]:
+    """The first tokens of the first windows of a text, for the model to go on from."""
+    size = min(OPENING, length // 2)
+    count = min(count, len(text) // length)
+    return [[int(token) for token in text[row * length:row * length + size]] for row in range(count)] if size else []
 
 
 def evaluate_text(model: GPT, tokenizer: Tokenizer, text: TokenShards, batch_size: int) -> dict[str, float]:

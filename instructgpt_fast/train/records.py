@@ -118,12 +118,14 @@ class SamplesLog:
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / SAMPLES_FILE
+        self.steps: set[int] = set()  # of the samples that are kept
 
     def write(self, samples: Sequence[Sample]) -> None:
         """Append samples. Raises CheckpointError when the disk refuses."""
         text = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
         with reporting_write_errors(self._path, CheckpointError), open(self._path, "a", encoding="utf-8") as file:
             file.write(text)
+        self.steps |= {sample.step for sample in samples}
 
     def keep_until(self, step: int) -> None:
         """Drop the samples after `step`: a resumed run draws them again."""
@@ -131,6 +133,7 @@ class SamplesLog:
             kept = [sample for sample in read_samples(self._path.parent) if sample.step <= step]
             text = "".join(json.dumps(asdict(sample)) + "\n" for sample in kept)
             atomic_write(self._path, text, error=CheckpointError)
+            self.steps = {sample.step for sample in kept}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from instructgpt_fast.ops import ranking_loss
 from instructgpt_fast.optim import cosine_to_fraction
 from instructgpt_fast.train.calibration import keep_calibration
 from instructgpt_fast.train.examples import ExampleStream, limits_of
+from instructgpt_fast.train.flops import batch_flops
 from instructgpt_fast.train.inputs import load_start, with_dropout
 from instructgpt_fast.train.loop import Run, Training, TrainResult, check_space, open_run, training_bytes
 from instructgpt_fast.train.options import ExampleOptions
@@ -126,9 +127,15 @@ def run_reward(config: RewardConfig) -> TrainResult:
             batch = micro_batches(model, [data[i] for i in chosen], config.per_device_train_batch_size, run, seen)
             outcome = updater.step(step, rate, batch, {"examples": chosen, "data": config.data})
             counters.update(updater.state() | stream.state(step))
-            run.worked(sum(part.tensors["tokens"].numel() for part in batch))
+            run.worked(
+                sum(part.tensors["tokens"].numel() for part in batch),
+                sum(batch_flops(model.config, part.tensors, 0) for part in batch),
+            )
             metrics = {"loss": outcome.loss, "accuracy": seen.accuracy, "grad_norm": outcome.grad_norm}
-            run.log(step, {**metrics, "learning_rate": rate, "epoch": stream.epoch(step)}, stream.steps)
+            run.log(
+                step, {**metrics, **updater.metrics(), "learning_rate": rate, "epoch": stream.epoch(step)},
+                stream.steps,
+            )
             counters["metrics"] = {**counters.get("metrics", {}), **metrics}
             if held_out is not None and run.due(config.eval_steps, step, stream.steps):
                 found = reward_accuracy(model, held_out, batch_size=config.per_device_eval_batch_size)

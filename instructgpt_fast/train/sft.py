@@ -21,10 +21,11 @@ from instructgpt_fast.optim import cosine_to_fraction
 from instructgpt_fast.tokenizer import Encoded, Tokenizer
 from instructgpt_fast.train.examples import ExampleStream, limits_of, packed_batches
 from instructgpt_fast.train.inputs import load_gpt, load_scalar
-from instructgpt_fast.train.language_model import count_targets, evaluate_lm, lm_loss
+from instructgpt_fast.train.language_model import count_targets, evaluate_lm, lm_flops, lm_loss
 from instructgpt_fast.train.loop import Run, Training, TrainResult, check_space, open_run, training_bytes
 from instructgpt_fast.train.options import ExampleOptions
 from instructgpt_fast.train.presets import SFT_PRESETS
+from instructgpt_fast.train.samples import Answers
 from instructgpt_fast.train.selection import Judge, Selector
 from instructgpt_fast.train.step import MicroBatch, Updater
 from instructgpt_fast.train.text import Windows, open_text
@@ -113,6 +114,9 @@ def run_sft(config: SftConfig) -> TrainResult:
         updater.restore(training.counters)
         stream.restore(training.counters)
         selector.restore()
+        answers = Answers(run, training, prompts_of((held_out or data)[:config.record_samples]))
+        if first == 0:
+            answers.record(0)
         model.train()
         for step in run.steps(first, stream.steps):
             rate = cosine_to_fraction(
@@ -123,13 +127,21 @@ def run_sft(config: SftConfig) -> TrainResult:
             batch = micro_batches(model, [data[i] for i in chosen], config, run) + mix.micro_batches(model, step)
             outcome = updater.step(step, rate, batch, {"examples": chosen, "data": config.data})
             training.counters.update(updater.state() | stream.state(step))
-            run.worked(sum(part.tensors["tokens"].numel() for part in batch))
+            run.worked(
+                sum(part.tensors["tokens"].numel() for part in batch),
+                sum(lm_flops(model.config, part.tensors) for part in batch),
+            )
             metrics = {"loss": outcome.loss, "grad_norm": outcome.grad_norm}
-            run.log(step, {**metrics, "learning_rate": rate, "epoch": stream.epoch(step)}, stream.steps)
+            run.log(
+                step, {**metrics, **updater.metrics(), "learning_rate": rate, "epoch": stream.epoch(step)},
+                stream.steps,
+            )
             training.counters["metrics"] = {**training.counters.get("metrics", {}), **metrics}
             if held_out is not None and run.due(config.eval_steps, step, stream.steps):
                 batches = packed_batches(held_out, config.per_device_eval_batch_size, run.device)
                 run.record(step, selector.judge(step, evaluate_lm(model, batches)))
+            if step == stream.steps:
+                answers.record(step)
             if run.save_if_due(step, stream.steps, training):
                 selector.prune()
         return selector.finish(stream.steps)
@@ -179,13 +191,18 @@ class PretrainMix:
         ]
 
 
+def prompts_of(examples: Sequence[Encoded]) -> list[list[int]]:
+    """What stands before the first counted token of each example."""
+    return [example.tokens[:example.loss_mask.index(True)] for example in examples]
+
+
 def _judge(run: Run, config: SftConfig, start: Loaded, held_out: Sequence[Encoded] | None) -> Judge | None:
     if config.select_by_reward is None or held_out is None:
         return None
     reward_model, loaded = load_scalar(run, config.select_by_reward)
     require_same_vocabulary(start, loaded)
     room = min(start.model.config.n_positions, reward_model.config.n_positions)
-    prompts = [example.tokens[:example.loss_mask.index(True)] for example in held_out[:config.selection_prompts]]
+    prompts = prompts_of(held_out[:config.selection_prompts])
     longest = max(map(len, prompts))
     config.require(
         f"selection_max_new_tokens must leave the answer room in {room} tokens beside the longest prompt of {longest}",

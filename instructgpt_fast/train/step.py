@@ -86,6 +86,10 @@ class Updater:
         """What a checkpoint keeps beside the optimizer: the loss scale, in fp16."""
         return {"loss_scale": self.scale.state()} if self.scale.dynamic else {}
 
+    def metrics(self) -> dict[str, float]:
+        """What the log says of the update itself: the loss scale, in fp16."""
+        return {"loss_scale": self.scale.scale} if self.scale.dynamic else {}
+
     def restore(self, counters: Mapping[str, Any]) -> None:
         """Continue from the counters of a checkpoint, or start where there are none."""
         if self.scale.dynamic and "loss_scale" in counters:

@@ -25,7 +25,7 @@ def test_rollout_metrics_by_hand() -> None:
     )
     kl = response_kl(LOGPROBS, REFERENCE, MASK)
     scores, shaped = torch.tensor([3.0, 1.0]), torch.tensor([2.0, 1.0])
-    found = rollout_metrics(rollout, kl, scores, shaped, experience, kl_coef=0.1)
+    found = rollout_metrics(rollout, kl, scores, shaped, experience, kl_coef=0.1, raw_scores=torch.tensor([3.0, 2.0]))
     # Row 0: kl 0.5 + 0 + 1, row 1: -1. Everything is exact in binary except the products with 0.1.
     assert found["objective/kl"] == 0.25
     assert found["objective/entropy"] == 5.0
@@ -35,6 +35,9 @@ def test_rollout_metrics_by_hand() -> None:
     assert found["val/num_eos_tokens"] == 1
     assert found["val/eos_rate"] == 0.5
     assert found["val/response_length"] == 2.0
+    assert found["val/response_length_std"] == 1.0
+    assert found["objective/kl_per_token"] == 0.125
+    assert found["val/score_length_correlation"] == pytest.approx(1.0), "the longer answer has the higher raw score"
     assert found["objective/kl_coef"] == 0.1
 
 

@@ -12,7 +12,7 @@ import torch
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError, InstructGPTError, TrainingError
 from instructgpt_fast.generate import SamplingConfig
 from instructgpt_fast.tokenizer import Tokenizer
-from instructgpt_fast.train import ppo, ppo_parts
+from instructgpt_fast.train import ppo, ppo_parts, ppo_rollout
 from instructgpt_fast.train.inputs import load_start
 from instructgpt_fast.train.ppo import PpoConfig
 
@@ -153,7 +153,7 @@ def test_another_sampling_temperature_is_found(world: World, monkeypatch: pytest
     def cold(max_new_tokens: int, temperature: float) -> SamplingConfig:
         return SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.3)
 
-    monkeypatch.setattr(ppo, "SamplingConfig", cold)
+    monkeypatch.setattr(ppo_rollout, "SamplingConfig", cold)
     expect(world, TrainingError, "does not use the sampler's temperature", "temperature")
 
 

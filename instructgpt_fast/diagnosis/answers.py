@@ -1,0 +1,231 @@
+"""Rules about the answers of a PPO policy: how far from the reference, how long, how ended, how varied, how scored."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from instructgpt_fast.diagnosis.curves import Curve, Curves
+from instructgpt_fast.diagnosis.rule import Options, Rule, Shown, change, first_true, pair
+from instructgpt_fast.diagnosis.thresholds import limit
+
+__all__ = ["RULES"]
+
+PAPER_KL_COEF = 0.02  # Ouyang et al. 2022, appendix C.4
+
+
+def _span() -> int:
+    return int(limit("span"))
+
+
+def kl_remedy(options: Options) -> str:
+    """What to do against a KL that grows, from the options of the run."""
+    now = options.get("kl_coef")
+    if isinstance(now, (int, float)) and now < PAPER_KL_COEF:
+        return (
+            f"Set kl_coef={PAPER_KL_COEF}, the paper's (now {now:g}), or kl_target to hold the KL of a response at so "
+            "many nats; start again or go on from an early checkpoint."
+        )
+    return (
+        f"Go on from an early checkpoint with {change(options, 'learning_rate', 0.3)} or "
+        f"{change(options, 'kl_coef', 3.0)}, or set kl_target."
+    )
+
+
+def kl_below_zero(curves: Curves, options: Options) -> Shown | None:
+    """Mean of three iterations below what sampling noise explains."""
+    kl = curves.curve("objective/kl").finite()
+    mean = kl.trailing(_span())
+    at = first_true(mean < limit("kl_below_zero"))
+    if at is None:
+        return None
+    step = int(kl.steps[at])
+    return Shown(step, (
+        f"The KL to the reference is {mean[at]:.3g} nats a response over the last {_span()} iterations up to step "
+        f"{step}, and a KL cannot be negative."
+    ))
+
+
+def kl_runaway(curves: Curves, options: Options) -> Shown | None:
+    """KL a token beyond a share of the entropy that the policy began with, or far above kl_target."""
+    kl, entropy = _kl_per_token(curves), curves.curve("policy/entropy_avg").finite()
+    found = None
+    if len(kl) and len(entropy):
+        begun = entropy.begun(1)
+        bound = max(limit("kl_share_of_entropy") * begun, limit("kl_per_token_floor"))
+        mean = kl.trailing(_span())
+        at = first_true(mean > bound)
+        if at is not None:
+            step = int(kl.steps[at])
+            found = Shown(step, (
+                f"The KL to the reference is {mean[at]:.3g} nats a token by step {step}, above {bound:.3g}: the policy "
+                f"began with an entropy of {begun:.3g} nats a token, so the reference hardly knows these answers."
+            ))
+    found = found or _kl_over_target(curves, options)
+    if found is None:
+        return None
+    free = options.get("kl_coef") == 0 and options.get("kl_target") is None
+    cause = "kl_coef is 0, so nothing holds the policy near the reference." if free else ""
+    return Shown(found.step, found.evidence, cause=cause, remedy=kl_remedy(options))
+
+
+def _kl_over_target(curves: Curves, options: Options) -> Shown | None:
+    target = options.get("kl_target")
+    if not isinstance(target, (int, float)):
+        return None
+    kl = curves.curve("objective/kl").finite()
+    mean = kl.trailing(_span())
+    at = first_true(mean > limit("kl_over_target") * target)
+    if at is None:
+        return None
+    step = int(kl.steps[at])
+    return Shown(step, f"The KL is {mean[at]:.3g} nats a response by step {step}, kl_target is {target:g}.")
+
+
+def _kl_per_token(curves: Curves) -> Curve:
+    recorded = curves.curve("objective/kl_per_token").finite()
+    if len(recorded):
+        return recorded
+    kl, length = curves.together("objective/kl", "val/response_length")
+    return Curve(kl.steps, kl.values / np.maximum(length.values, 1.0)).finite()
+
+
+def length_blow_up(curves: Curves, options: Options) -> Shown | None:
+    """Answers twice as long as the first ones."""
+    length = curves.curve("val/response_length").finite()
+    spread = curves.curve("val/response_length_std").finite().begun(1)
+    begun, mean = length.begun(1), length.trailing(_span())
+    least = begun + (limit("length_spread") * spread if np.isfinite(spread) else 0.0)
+    at = first_true((mean > limit("length_growth") * begun) & (mean > least))
+    if at is None:
+        return None
+    step = int(length.steps[at])
+    return Shown(step, (
+        f"Answers grew from {pair(begun, mean[at])} tokens by step {step} ({mean[at] / begun:.1f} times)."
+    ))
+
+
+def length_collapse(curves: Curves, options: Options) -> Shown | None:
+    """Answers a quarter as long as the first ones."""
+    length = curves.curve("val/response_length").finite()
+    begun, mean = length.begun(1), length.trailing(_span())
+    at = first_true(mean < limit("length_shrinkage") * begun)
+    if at is None:
+        return None
+    step = int(length.steps[at])
+    return Shown(step, f"Answers shrank from {pair(begun, mean[at])} tokens by step {step}.")
+
+
+def eos_collapse(curves: Curves, options: Options) -> Shown | None:
+    """Half as many answers end as at first."""
+    rate = curves.curve("val/eos_rate").finite()
+    begun, mean = rate.begun(1), rate.trailing(_span())
+    at = first_true(mean < limit("eos_share") * begun)
+    if at is None or begun < limit("eos_begun"):
+        return None
+    step = int(rate.steps[at])
+    penalty = options.get("missing_eos_penalty")
+    cause = "missing_eos_penalty is off, and the score prefers answers that go on." if penalty in (None, 0) else ""
+    remedy = "Set missing_eos_penalty=1." if cause and options else ""
+    return Shown(step, f"{begun:.0%} of the answers ended with EOS at first, {mean[at]:.0%} by step {step}.",
+                 cause=cause if options else "", remedy=remedy)
+
+
+def entropy_collapse(curves: Curves, options: Options) -> Shown | None:
+    """A fifth of the entropy is left."""
+    entropy = curves.curve("policy/entropy_avg").finite()
+    begun, mean = entropy.begun(1), entropy.trailing(_span())
+    at = first_true(mean < limit("entropy_share") * begun)
+    if at is None:
+        return None
+    step = int(entropy.steps[at])
+    return Shown(
+        step, f"The policy's entropy fell from {pair(begun, mean[at])} nats a token by step {step}.",
+        remedy=kl_remedy(options),
+    )
+
+
+def reward_hacking_by_length(curves: Curves, options: Options) -> Shown | None:
+    """Scores follow the length within a rollout, while both rise over the run."""
+    correlation, length, score, spread = curves.together(
+        "val/score_length_correlation", "val/response_length", "objective/scores", "objective/scores_std"
+    )
+    if not len(score):
+        return None
+    tied, long, good = correlation.trailing(_span()), length.trailing(_span()), score.trailing(_span())
+    gain = good - score.begun(1)
+    holds = (
+        (tied > limit("length_correlation"))
+        & (long > limit("hacked_length_growth") * length.begun(1))
+        & (gain > limit("hacked_score_gain") * spread.begun(1))
+    )
+    at = first_true(holds)
+    if at is None:
+        return None
+    step = int(score.steps[at])
+    return Shown(step, (
+        f"By step {step} the score rose from {pair(score.begun(1), good[at])} while answers grew from "
+        f"{pair(length.begun(1), long[at])} tokens, and within a rollout score and length correlate by {tied[at]:.2f}."
+    ))
+
+
+RULES = (
+    Rule(
+        "kl_below_zero", "The KL to the reference is below zero", "error", ("ppo",), ("objective/kl",),
+        seen="`objective/kl` stays clearly negative.",
+        cause="The answers were not drawn from the policy whose log-probabilities are used: another temperature, a "
+              "truncated distribution, dropout, or other weights in the sampler.",
+        remedy="Set old_logprobs=trainer and check_invariants=True, and report it: the checks before the first update "
+               "name the part that differs.",
+        find=kl_below_zero,
+    ),
+    Rule(
+        "kl_runaway", "The policy runs away from the reference", "error", ("ppo",),
+        ("objective/kl_per_token", "objective/kl", "policy/entropy_avg"),
+        seen="`objective/kl_per_token` grows past half of the entropy that the policy began with, or `objective/kl` "
+             "past three times kl_target.",
+        cause="The penalty is too weak for the reward, or the steps are too large: the policy exploits the scorer.",
+        remedy="Raise kl_coef (0.02 in the paper) or set kl_target; or lower learning_rate. Go on from an early "
+               "checkpoint.",
+        find=kl_runaway,
+    ),
+    Rule(
+        "length_blow_up", "Answers blow up in length", "warning", ("ppo",), ("val/response_length", "val/eos_rate"),
+        seen="`val/response_length` is twice what it was at first.",
+        cause="The scorer prefers long answers, or EOS is no longer drawn.",
+        remedy="Look at the samples; set missing_eos_penalty=1, raise kl_coef, or train the reward model on "
+               "comparisons in which the longer answer often loses.",
+        find=length_blow_up,
+    ),
+    Rule(
+        "length_collapse", "Answers shrink to next to nothing", "warning", ("ppo",), ("val/response_length",),
+        seen="`val/response_length` is a quarter of what it was at first.",
+        cause="The scorer prefers short answers, or missing_eos_penalty outweighs the score.",
+        remedy="Look at the samples; lower missing_eos_penalty, raise kl_coef, or give the reward model comparisons in "
+               "which the shorter answer often loses.",
+        find=length_collapse,
+    ),
+    Rule(
+        "eos_collapse", "Answers no longer end", "error", ("ppo",), ("val/eos_rate", "val/response_length"),
+        seen="`val/eos_rate` is half of what it was at first.",
+        cause="The policy learned that going on pays: the score of a cut answer is no lower than that of a whole one.",
+        remedy="Raise missing_eos_penalty above the spread of the scores (objective/scores_std), raise kl_coef, or "
+               "give answers more room with max_response_tokens.",
+        find=eos_collapse,
+    ),
+    Rule(
+        "entropy_collapse", "The policy always says the same", "error", ("ppo",), ("policy/entropy_avg",),
+        seen="`policy/entropy_avg` is a fifth of what it was at first.",
+        cause="The policy found one answer that the scorer likes, and the penalty does not hold it back.",
+        remedy="Raise kl_coef, lower learning_rate, or set entropy_coef above 0. Go on from an early checkpoint.",
+        find=entropy_collapse,
+    ),
+    Rule(
+        "reward_hacking_by_length", "The reward is earned by length", "error", ("ppo",),
+        ("val/score_length_correlation", "val/response_length", "objective/scores"),
+        seen="`val/score_length_correlation` is high while `val/response_length` and `objective/scores` rise together.",
+        cause="The scorer pays for length and not for content.",
+        remedy="Hold the reward model against comparisons of equal length (or look at what the reward function "
+               "counts), raise kl_coef, and do not trust objective/scores of this run.",
+        find=reward_hacking_by_length,
+    ),
+)

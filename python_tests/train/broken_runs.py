@@ -1,7 +1,7 @@
 """Four small but real PPO runs, each the healthy one but for one fault: what the diagnosis and the report are tried on.
 
-A model of two layers learns sentences like "the cat saw the dog near the barn." and is rewarded for a dog in the answer.
-A run takes a second or two on one core.
+A model of two layers learns sentences like "the cat saw the dog near the barn." and is rewarded for a dog in its
+answer. A run takes a second or two on one core.
 """
 
 from __future__ import annotations

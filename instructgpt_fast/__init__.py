@@ -18,6 +18,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 if TYPE_CHECKING:
     from instructgpt_fast import errors, ops
     from instructgpt_fast.checkpoint import export_hugging_face, import_hugging_face
+    from instructgpt_fast.data.hygiene import PrepareConfig, prepare
     from instructgpt_fast.doctor import doctor
     from instructgpt_fast.errors import (
         BackendError,
@@ -48,6 +49,8 @@ _HOMES = {
     "SftConfig": "instructgpt_fast.train",
     "RewardConfig": "instructgpt_fast.train",
     "PpoConfig": "instructgpt_fast.train",
+    "PrepareConfig": "instructgpt_fast.data.hygiene",
+    "prepare": "instructgpt_fast.data.hygiene",
     "ServeConfig": "instructgpt_fast.serve",
     "LabelConfig": "instructgpt_fast.label",
     "ReportConfig": "instructgpt_fast.report",
@@ -74,6 +77,7 @@ __all__ = [
     "InstructGPTError",
     "LabelConfig",
     "PpoConfig",
+    "PrepareConfig",
     "PretrainConfig",
     "ReportConfig",
     "RewardConfig",
@@ -91,6 +95,7 @@ __all__ = [
     "import_hugging_face",
     "label",
     "ops",
+    "prepare",
     "report",
     "serve",
     "train",

@@ -19,6 +19,7 @@ DOCUMENT = ROOT / "docs" / "options.md"
 
 def classes() -> list[type]:
     """The options classes of the stages, in the order in which one works."""
+    from instructgpt_fast.data.hygiene import PrepareConfig
     from instructgpt_fast.evaluate import EvaluateConfig
     from instructgpt_fast.label import LabelConfig
     from instructgpt_fast.quickstart import QuickstartConfig
@@ -27,7 +28,7 @@ def classes() -> list[type]:
     from instructgpt_fast.train import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 
     stages = [PretrainConfig, SftConfig, RewardConfig, PpoConfig]
-    return [*stages, EvaluateConfig, ServeConfig, LabelConfig, ReportConfig, QuickstartConfig]
+    return [PrepareConfig, *stages, EvaluateConfig, ServeConfig, LabelConfig, ReportConfig, QuickstartConfig]
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:

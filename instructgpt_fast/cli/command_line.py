@@ -42,6 +42,9 @@ COMMANDS: dict[str, Command] = {
         "Train a byte-level BPE tokenizer on text.", f"{_TOOLS}:TokenizerTrain", f"{_TOOLS}:train_tokenizer"),
     "tokenizer inspect": Command(
         "Show how a tokenizer cuts a text.", f"{_TOOLS}:TokenizerInspect", f"{_TOOLS}:inspect_tokenizer"),
+    "prepare": Command(
+        "Clean raw text or jsonl and split it into train, valid and test.",
+        "instructgpt_fast.data.hygiene:PrepareConfig", f"{_PREPARE}:prepare_splits"),
     "prepare shards": Command(
         "Turn text or jsonl into token shards for pretraining.", f"{_PREPARE}:PrepareShards",
         f"{_PREPARE}:prepare_shards"),
@@ -126,6 +129,8 @@ def dispatch(words: list[str]) -> int:
         return 0
     name, rest = _command_name(words)
     command = COMMANDS[name]
+    if name == "prepare" and any(word.partition("=")[0] == "--tokenizer" for word in rest):
+        raise ConfigError(f"{PROGRAM} prepare: takes no --tokenizer; {PROGRAM} prepare shards makes token shards.")
     options = parse_options(name, load(command.options), rest, command.summary)
     run: Callable[[Any], None] = load(command.run)
     run(options)

@@ -1,11 +1,19 @@
-"""The command `prepare shards`: token shards from clean text."""
+"""The commands `prepare`, from raw data to clean splits, and `prepare shards`, from clean text to tokens."""
 
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 from instructgpt_fast.config import Options, options_class
+
+
+def prepare_splits(options: Any) -> None:
+    """Clean and split data, and print the counts."""
+    from instructgpt_fast.data.hygiene import prepare
+
+    report = prepare(options)
+    sys.stdout.write(f"{report}\n{report.output_dir}\n")
 
 
 @options_class()

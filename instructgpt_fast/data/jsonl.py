@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, overload
 from instructgpt_fast.data.examples import Example, parse
 from instructgpt_fast.errors import ConfigError, DataError
 
-__all__ = ["Examples", "OnBadLine", "iterate_jsonl", "read_jsonl"]
+__all__ = ["Examples", "OnBadLine", "decode_line", "iterate_jsonl", "read_jsonl"]
 
 OnBadLine = Literal["error", "skip"]
 """What a line that cannot be read does: stop with its place, or be left out and counted."""
@@ -88,14 +88,15 @@ def iterate_jsonl(
                 data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # a byte-order mark is no text
                 if data.strip():
                     try:
-                        yield number, parse(kind, _decode(data.rstrip()))
+                        yield number, parse(kind, decode_line(data.rstrip()))
                     except DataError as error:
                         yield number, DataError(error.message, path, number)
     except OSError as error:
         raise DataError(f"read_jsonl: cannot read the file ({error.strerror}); check the path", path) from error
 
 
-def _decode(line: bytes) -> Any:
+def decode_line(line: bytes) -> Any:
+    """Return the JSON value of a line; raises DataError that says why it is none, or not UTF-8."""
     rule = "read_jsonl: a line must be one JSON object in UTF-8"
     try:
         value = json.loads(line.decode("utf-8"))

@@ -16,7 +16,7 @@ _ROUNDS = 6  # four make a Feistel network indistinguishable from random (Luby a
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mixed(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mixed(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's finalizer (Steele et al. 2014): every input bit reaches every output bit."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -50,7 +50,7 @@ class Order:
         if not self.shuffle:
             return places.astype(np.int64)
         with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is what the hash is made of
-            keys = _mixed(_mixed(np.full_like(where, self.seed % 2**64) + _GOLDEN) + passes)
+            keys = mixed(mixed(np.full_like(where, self.seed % 2**64) + _GOLDEN) + passes)
             found = self._permuted(places, keys)
             while (outside := found >= self.n).any():
                 found = np.where(outside, self._permuted(found, keys), found)
@@ -62,7 +62,7 @@ class Order:
         mask = (np.uint64(1) << self._half_bits) - np.uint64(1)
         left, right = values >> self._half_bits, values & mask
         for number in range(_ROUNDS):
-            hashed = _mixed(right + keys + np.uint64(number) * _GOLDEN)
+            hashed = mixed(right + keys + np.uint64(number) * _GOLDEN)
             left, right = right, left ^ (hashed & mask)
         return (left << self._half_bits) | right
 

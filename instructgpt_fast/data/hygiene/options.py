@@ -39,14 +39,16 @@ class PrepareConfig(Options):
     """A pair is judged by the shared part of its 128 MinHash values, or by the n-grams themselves."""
     pii: Literal["remove", "mask", "off"] = "remove"
     """What becomes of a record of the training split that holds private data [P: removed]."""
+    pii_regions: tuple[str, ...] = ()
+    """ISO 3166 codes of the countries whose national phone numbers count too; international ones always do."""
     languages: tuple[str, ...] = ()
-    """ISO 639-1 codes of the languages to keep; none keeps all."""
+    """ISO 639-1 codes of the languages to keep, "und" for texts too short to tell; none keeps all."""
     min_characters: int = 1
     """Shorter records are removed."""
     max_characters: int | None = None
     """Longer records are removed; None: no limit."""
-    character_quality: bool = True
-    """Remove records of which too little is text, as the rules of data/hygiene/length.py say."""
+    quality: Literal["basic", "gopher", "off"] = "basic"
+    """Remove what is no text in any language [O], or what Rae et al. 2021 do not take for English prose [A]."""
     valid_fraction: float = 0.05
     """Part of the users whose records go to valid.jsonl [O]."""
     test_fraction: float = 0.05

@@ -1,0 +1,168 @@
+"""Near duplicates by MinHash (Broder 1997), joined through buckets on disk (Leskovec et al. 2020, section 3.4).
+
+Records fall into one bucket a band of their signature. In a bucket, in the order of the input, a record is removed when
+it is similar to an earlier one that this bucket kept; a record removed in one bucket is removed. So each removed record
+has a similar one before it, and the first of any set of similar records stays.
+Not covered: similar records that share no bucket (at a threshold of 0.8 about one pair in a hundred at a similarity of
+0.85, none to speak of above 0.9), and in one bucket those similar only to a record behind the first `MOST_KEPT` kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from instructgpt_fast.data.hygiene import grams
+from instructgpt_fast.data.hygiene.first_pass import value_of
+from instructgpt_fast.data.hygiene.options import Kind, PrepareConfig
+from instructgpt_fast.data.hygiene.plan import Contents
+from instructgpt_fast.data.hygiene.records import normalized, read_record
+from instructgpt_fast.data.hygiene.spill import BLOCK_ROWS, REMOVAL, Removed, Rows, Spill, blocks, write_removals
+from instructgpt_fast.data.hygiene.tables import Lookup, Table
+from instructgpt_fast.data.hygiene.workers import Workers
+
+MOST_KEPT = 4096  # of a bucket are compared with: bounds the time, quadratic otherwise, and the memory
+_IN_BUCKET = np.dtype([("bucket", "<u8"), ("index", "<i8")])
+_BLOCK = 1 << 14  # signatures in memory at a time: 8 MiB
+_CHOSEN = 1 << 8  # records of a large bucket whose signatures are read together
+
+
+@dataclass(frozen=True)
+class BucketTask:
+    """Buckets of one part, and what similarity is found from."""
+
+    path: Path
+    table: Table
+    threshold: float
+    exact: ExactTexts | None
+
+
+@dataclass(frozen=True)
+class ExactTexts:
+    """Where the compared texts are read again, for a check by their n-grams themselves."""
+
+    files: tuple[Path, ...]
+    kind: Kind
+    options: PrepareConfig
+
+
+def near_duplicates(
+    table: Table, threshold: float, exact: ExactTexts | None, earlier: Sequence[Path], target: Path, workers: Workers
+) -> None:
+    """Remove each record that is similar to one before it: its Jaccard similarity is `threshold` or more.
+
+    exact: None estimates the similarity by the shared part of the signatures. earlier: removals of the rules before.
+    """
+    bands, rows = grams.bands_of(threshold)
+    spill = Spill(target.with_suffix(".buckets"), _IN_BUCKET, len(table) * bands)
+    removed = Removed(earlier)
+    with table.signatures.open("rb") as signatures:
+        for start, records in table.blocks():
+            chosen = removed.left(start, len(records)) & (records["grams"] > 0)
+            for low in range(0, len(records), _BLOCK):
+                some = np.flatnonzero(chosen[low : low + _BLOCK])
+                count = len(chosen[low : low + _BLOCK])
+                content = signatures.read(4 * grams.SIGNATURE * count)
+                values = np.frombuffer(content, dtype="<u4").reshape(count, grams.SIGNATURE)
+                _add(spill, grams.band_keys(values[some], bands, rows), some + start + low)
+    spill.flush()
+    tasks = (BucketTask(spill.path(part), table, threshold, exact) for part in range(spill.parts))
+    write_removals(target, workers.map(similar_in_buckets, tasks), len(table))
+    spill.remove()
+
+
+def _add(spill: Spill, keys: npt.NDArray[np.uint64], indices: npt.NDArray[np.int64]) -> None:
+    made = np.empty(keys.shape, dtype=_IN_BUCKET)
+    made["bucket"], made["index"] = keys, indices[:, None]
+    rows = made.T.reshape(-1)
+    spill.add(rows, rows["bucket"] % np.uint64(spill.parts))
+
+
+def similar_in_buckets(task: BucketTask) -> Rows:
+    """The removals that the buckets of a part give, as REMOVAL."""
+    found: list[tuple[int, int]] = []
+    kept: dict[int, list[int]] = {}
+    with Lookup(task.table) as lookup:
+        similarity = _estimates(lookup) if task.exact is None else _exact(lookup, task.exact)
+        size = task.path.stat().st_size if task.path.exists() else 0
+        many = -(-size // (BLOCK_ROWS * _IN_BUCKET.itemsize))
+        for number, block in enumerate(blocks(task.path, _IN_BUCKET)):
+            last = number == many - 1
+            for bucket, members in _buckets(block, every=not last or number > 0):
+                before = kept.get(bucket, [])
+                if len(members) + len(before) > 1:
+                    before = _compare(before, members, similarity, task.threshold, found)
+                else:
+                    before = members
+                if not last:
+                    kept[bucket] = before
+    return np.array(found, dtype=REMOVAL)
+
+
+def _buckets(block: Rows, *, every: bool) -> Iterator[tuple[int, list[int]]]:
+    """The buckets of a block with their members in order; those of one member only if `every`."""
+    rows = block[np.lexsort((block["index"], block["bucket"]))]
+    starts = np.flatnonzero(grams.unique_rows([rows["bucket"]]))
+    ends = np.append(starts[1:], len(rows))
+    chosen = np.arange(len(starts)) if every else np.flatnonzero(ends - starts > 1)
+    for place in chosen.tolist():
+        members = rows["index"][starts[place] : ends[place]].tolist()
+        yield int(rows["bucket"][starts[place]]), members
+
+
+Similarity = Callable[[list[int], list[int]], npt.NDArray[np.float64]]
+"""Similarities [n, m] of n records with m records."""
+
+
+def _compare(
+    kept: list[int], members: list[int], similarity: Similarity, threshold: float, found: list[tuple[int, int]]
+) -> list[int]:
+    """Go through the members of a bucket; returns what it keeps, and adds (record, the first similar one) to found."""
+    kept = list(kept)
+    for low in range(0, len(members), _CHOSEN):
+        some = members[low : low + _CHOSEN]
+        to_kept = similarity(some, kept) >= threshold if kept else np.zeros((len(some), 0), dtype=np.bool_)
+        among = similarity(some, some) >= threshold
+        fresh: list[int] = []  # places in `some` that are kept
+        old = len(kept)
+        for place, member in enumerate(some):
+            before = np.flatnonzero(to_kept[place, :old])
+            if len(before):
+                found.append((member, kept[before[0]]))
+                continue
+            like = [other for other in fresh if among[place, other]]
+            if like:
+                found.append((member, some[like[0]]))
+            elif old + len(fresh) < MOST_KEPT:
+                fresh.append(place)
+        kept += [some[place] for place in fresh]
+    return kept
+
+
+def _estimates(lookup: Lookup) -> Similarity:
+    def similarity(some: list[int], others: list[int]) -> npt.NDArray[np.float64]:
+        mine, theirs = lookup.signatures(some), lookup.signatures(others)
+        return np.array([np.count_nonzero(theirs == row, axis=1) for row in mine]) / grams.SIGNATURE
+
+    return similarity
+
+
+def _exact(lookup: Lookup, texts: ExactTexts) -> Similarity:
+    def shingles(index: int) -> grams.Grams:
+        row = lookup.record(index)
+        path = texts.files[int(row["file"])]
+        with Contents() as contents:
+            value = value_of(contents.read(path, row), path, texts.options, texts.kind)
+        record = read_record(value, texts.kind, texts.options.user_field)
+        compared = normalized(record.prompt if texts.options.compare_by == "prompt" else record.whole)
+        return np.unique(grams.shingles(grams.words_of(compared), texts.options.near_duplicate_words))
+
+    def similarity(some: list[int], others: list[int]) -> npt.NDArray[np.float64]:
+        theirs = [shingles(index) for index in others]
+        return np.array([[grams.jaccard(mine, one) for one in theirs] for mine in map(shingles, some)])
+
+    return similarity

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Axis", "axis_over", "shown"]
+__all__ = ["Axis", "axis_over", "labels", "shown"]
 
 
 def shown(value: float, digits: int = 3) -> str:
     """A number for a label: `digits` significant ones, k, M, G for thousands, a true minus; not finite as a word."""
     if not math.isfinite(value):
-        return str(value)
+        return str(float(value))
     size = abs(value)
     if size >= 10_000:
         for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -26,6 +26,12 @@ def shown(value: float, digits: int = 3) -> str:
     else:
         text = f"{value:.{digits}g}"
     return "0" if text in ("-0", "0") else text.replace("-", "\u2212")
+
+
+def labels(values: list[float]) -> list[str]:
+    """Words for the values of an axis, with as many digits as tell them apart."""
+    tried = ([shown(value, digits) for value in values] for digits in range(3, 12))
+    return next((words for words in tried if len(set(words)) == len(values)), [str(value) for value in values])
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,6 @@ def axis_over(
 
 
 def _round_step(size: float) -> float:
-    """1, 2 or 5 times a power of ten, not below `size`."""
+    """1, 2, 2.5 or 5 times a power of ten, not below `size`."""
     power = 10.0 ** math.floor(math.log10(size))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= size * 0.999)
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= size * 0.999)

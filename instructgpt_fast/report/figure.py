@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instructgpt_fast.report.axes import Axis, shown
+from instructgpt_fast.report.axes import Axis, labels, shown
 from instructgpt_fast.report.markup import Markup, element, join
 from instructgpt_fast.report.series import Series
 
 __all__ = ["BOTTOM", "LEFT", "RIGHT", "TOP", "Drawing", "Figure", "absent", "described", "plain_table", "table_of"]
 
 WIDTH, HEIGHT = 320, 200
-LEFT, RIGHT, TOP, BOTTOM = 44, 312, 12, 168  # edges of the plot inside the drawing
+LEFT, RIGHT, TOP, BOTTOM = 48, 312, 12, 168  # edges of the plot inside the drawing
 TABLE_ROWS = 8  # records of one line in a table, besides its lowest and highest
 
 
@@ -70,14 +70,12 @@ class Drawing:
 
     def axes(self, label: str, *, percent: bool = False, across_percent: bool = False) -> None:
         """Grid and labels: the values on the left, `label` and its values below."""
-        for value in self.up.ticks():
-            y = self.up.place(value)
-            self.add("path", class_="grid", d=f"M{LEFT} {y:.1f}H{RIGHT}")
-            self.add("text", _label(value, percent), class_="tick end", x=LEFT - 6, y=y + 3.5)
-        for value in self.across.ticks(6):
-            x = self.across.place(value)
-            self.add("path", class_="grid", d=f"M{x:.1f} {BOTTOM}v4")
-            self.add("text", _label(value, across_percent), class_="tick mid", x=x, y=BOTTOM + 15)
+        for place, words in _labelled(self.up, 5, percent):
+            self.add("path", class_="grid", d=f"M{LEFT} {place:.1f}H{RIGHT}")
+            self.add("text", words, class_="tick end", x=LEFT - 6, y=place + 3.5)
+        for place, words in _labelled(self.across, 6, across_percent):
+            self.add("path", class_="grid", d=f"M{place:.1f} {BOTTOM}v4")
+            self.add("text", words, class_="tick mid", x=place, y=BOTTOM + 15)
         self.add("path", class_="axis", d=f"M{LEFT} {BOTTOM}H{RIGHT}")
         self.add("text", label, class_="tick end", x=RIGHT, y=HEIGHT - 3)
 
@@ -169,5 +167,8 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Marku
     return element("div", table, class_="scroll", tabindex="0", role="region", aria_label="Table of numbers")
 
 
-def _label(value: float, percent: bool) -> str:
-    return f"{shown(100 * value)} %" if percent else shown(value)
+def _labelled(axis: Axis, count: int, percent: bool) -> list[tuple[float, str]]:
+    """(place, words) of the round values of an axis."""
+    values = axis.ticks(count)
+    words = [f"{text} %" for text in labels([100 * value for value in values])] if percent else labels(values)
+    return list(zip(map(axis.place, values), words, strict=True))

@@ -25,7 +25,7 @@ from instructgpt_fast.report.series import Series, smoothed, thinned
 __all__ = ["Line", "Look", "line_figure"]
 
 MARKS = ("c1", "c2", "c3", "c4")
-DOTTED_TO = 40  # records up to which every one gets a dot
+DOTTED_TO = 32  # records up to which every one gets a dot
 DOMINATED = 10.0  # times the spread of the middle: from there on a linear axis shows the outliers alone
 
 

@@ -46,7 +46,8 @@ def _row(run: RunFiles, ident: str, columns: Sequence[tuple[str, tuple[str, ...]
     rate: Series = rate_of(run).finite
     cells.append(shown(float(rate.values[-1])) if len(rate) else "")
     cells.append("" if share is None else f"{share:.0%}")
-    cells.append("?" if run.findings is None else len(run.findings) or "none")
+    names = [finding.name for finding in run.findings or []]
+    cells.append("not diagnosed" if run.findings is None else ", ".join(names) or "none")
     name = element("th", element("a", run.name, href=f"#{ident}"), scope="row")
     return element("tr", name, *(element("td", cell) for cell in cells))
 

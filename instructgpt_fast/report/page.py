@@ -15,7 +15,6 @@ from instructgpt_fast.report.overview import overview
 from instructgpt_fast.report.read import RunFiles
 from instructgpt_fast.report.samples import samples_section
 from instructgpt_fast.report.stages import figures_of
-from instructgpt_fast.report.throughput import throughput
 from instructgpt_fast.report.verdict import verdict
 
 __all__ = ["document"]
@@ -64,7 +63,6 @@ def _section(run: RunFiles, ident: str, samples: int) -> Markup:
     groups = figures_of(run)
     if groups:
         parts += [_titled(heading, element("div", *figures, class_="figures")) for heading, figures in groups]
-        parts.append(_titled("Speed", throughput(run)))
     else:
         parts.append(element("p", "metrics.jsonl holds no record: the run stopped before its first.", class_="absent"))
     shown = samples_section(run, samples, f"{ident}-")

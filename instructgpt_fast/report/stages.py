@@ -10,6 +10,7 @@ from instructgpt_fast.report.lines import Line, Look, line_figure
 from instructgpt_fast.report.markup import Markup
 from instructgpt_fast.report.read import RunFiles
 from instructgpt_fast.report.series import derived, series_of
+from instructgpt_fast.report.throughput import throughput
 
 __all__ = ["figures_of"]
 
@@ -53,15 +54,17 @@ def _language_model(run: RunFiles) -> list[tuple[str, list[Markup]]]:
     scores = series_of(run.records, "eval_rm_score")
     if len(scores):
         learned.append(line_figure("Reward-model score", "on validation prompts", [Line("score", scores)], ""))
-    return [("Learning", learned), ("Optimizer", _optimizer(run, "learning_rate", "grad_norm"))]
+    return [("Learning", learned), ("Optimizer and speed", _optimizer(run))]
 
 
-def _optimizer(run: RunFiles, rate: str, norm: str) -> list[Markup]:
+def _optimizer(run: RunFiles) -> list[Markup]:
+    rate, norm = "learning_rate", "grad_norm"
     limit = run.options.get("max_grad_norm")
     level = (float(limit), f"max_grad_norm {limit:g}") if isinstance(limit, (int, float)) else None
     return [
         line_figure("Learning rate", "", [_of(run, "learning rate", rate)], _never(rate), RATE),
         line_figure("Gradient norm", "L2, before clipping", [_of(run, "norm", norm)], _never(norm), Look(level=level)),
+        *throughput(run),
     ]
 
 
@@ -78,10 +81,7 @@ def _reward(run: RunFiles) -> list[tuple[str, list[Markup]]]:
             _never("accuracy"), Look(percent=True, level=(0.5, "chance")),
         ),
     ]
-    return [
-        ("Learning", learned), ("On held-out comparisons", _held_out(run)),
-        ("Optimizer", _optimizer(run, "learning_rate", "grad_norm")),
-    ]
+    return [("Learning", [*learned, *_held_out(run)]), ("Optimizer and speed", _optimizer(run))]
 
 
 def _measured(run: RunFiles, name: str, half_width: str | None = None) -> list[Line]:
@@ -132,7 +132,7 @@ def _ppo(run: RunFiles) -> list[tuple[str, list[Markup]]]:
         one("Entropy of a response", "nats, −Σ log π", "objective/entropy", Look(hold=(0.0,))),
     ]
     update = [
-        one("Probability ratio", "mean; before an update it is 1", "val/ratio", Look(level=(1.0, "1"))),
+        one("Probability ratio", "mean; before an update it is 1", "val/ratio", Look(level=(1.0, ""))),
         line_figure("Clipped share", f"of tokens; ratio outside 1 ± {clip}", [
             _of(run, "ratio", "policy/clipfrac_avg"), _of(run, "value", "val/clipfrac_avg"),
         ], _never("policy/clipfrac_avg"), Look(percent=True, hold=(0.0,))),
@@ -142,13 +142,14 @@ def _ppo(run: RunFiles) -> list[tuple[str, list[Markup]]]:
         one("Policy loss", "", "loss/policy_avg"),
         one("Value loss", "", "loss/value_avg"),
         line_figure("Learning rate", "", [_of(run, "policy", "lr"), _of(run, "value", "value_lr")], _never("lr"), RATE),
-        time_figure([(name, series_of(run.records, f"time/{name}")) for name in ("rollout", "score", "update")]),
     ]
+    parts = [(name, series_of(run.records, f"time/{name}")) for name in ("rollout", "score", "update")]
     if len(series_of(run.records, "loss/ptx")):
         update.insert(6, one("Pretraining loss", "nats a token, of the mix", "loss/ptx"))
     if len(set(series_of(run.records, "objective/kl_coef").values.tolist())) > 1:
         aim.append(one("KL coefficient β", "adapted", "objective/kl_coef"))
-    return [("What is aimed at", aim), ("What the responses are like", shape), ("The update", update)]
+    return [("What is aimed at", aim), ("What the responses are like", shape), ("The update", update),
+            ("Speed", [time_figure(parts), *throughput(run)])]
 
 
 def _matched(line: Line) -> Line:

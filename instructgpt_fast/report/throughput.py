@@ -31,17 +31,22 @@ def share_of_ceiling(run: RunFiles) -> tuple[float | None, str]:
     if record.flops_per_unit is None:
         return None, "not measured: the work of a token was not counted (the run has not finished)"
     done = float(finite.values[-1]) * record.flops_per_unit
-    said = f"{shown(done)}FLOP/s" if done >= 1e4 else f"{shown(done)} FLOP/s"
+    said = _flops(done)
     if record.ceiling is None:
         return None, f"{said}; its share is not measured: the run was too short, or the device's rate is not known"
     share = done / record.ceiling.flops_per_second
     return share, (
-        f"{said} of {shown(record.ceiling.flops_per_second)}FLOP/s, the largest rate of a matrix product seen in the "
+        f"{said} of {_flops(record.ceiling.flops_per_second)}, the largest rate of a matrix product seen in the "
         f"same process ({record.ceiling.how})"
     )
 
 
-def throughput(run: RunFiles) -> Markup:
+def _flops(rate: float) -> str:
+    words = shown(rate)
+    return f"{words[:-1]} {words[-1]}FLOP/s" if words[-1].isalpha() else f"{words} FLOP/s"
+
+
+def throughput(run: RunFiles) -> list[Markup]:
     """The rate as a figure, and the share of the ceiling in words."""
     unit = _unit(run)
     rate = rate_of(run)
@@ -57,4 +62,4 @@ def throughput(run: RunFiles) -> Markup:
         element("p", how[0].upper() + how[1:] + "."),
         element("p", f"Work: {formula}", class_="remark") if formula else None, class_="stated",
     )
-    return element("div", figure, words, class_="figures")
+    return [figure, words]

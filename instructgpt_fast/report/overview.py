@@ -10,6 +10,7 @@ from instructgpt_fast.report.markup import Markup, element
 from instructgpt_fast.report.read import RunFiles
 from instructgpt_fast.report.series import Series, series_of
 from instructgpt_fast.report.throughput import rate_of, share_of_ceiling
+from instructgpt_fast.report.verdict import findings_of
 
 __all__ = ["overview"]
 
@@ -41,13 +42,13 @@ def _row(run: RunFiles, ident: str, columns: Sequence[tuple[str, tuple[str, ...]
     share, _ = share_of_ceiling(run)
     cells: list[object] = [stage_title(run), element("span", words.split(":")[0], class_=mark), f"{run.last_step:,}"]
     for _, names, digits in columns:
-        found = _last(run, names)
-        cells.append("" if found is None else shown(found[1], digits) + ("*" if found[0].startswith("eval_") else ""))
+        last = _last(run, names)
+        cells.append("" if last is None else shown(last[1], digits) + ("*" if last[0].startswith("eval_") else ""))
     rate: Series = rate_of(run).finite
     cells.append(shown(float(rate.values[-1])) if len(rate) else "")
     cells.append("" if share is None else f"{share:.0%}")
-    names = [finding.name for finding in run.findings or []]
-    cells.append("not diagnosed" if run.findings is None else ", ".join(names) or "none")
+    found = findings_of(run)
+    cells.append("not diagnosed" if found is None else ", ".join(finding.name for finding in found) or "none")
     name = element("th", element("a", run.name, href=f"#{ident}"), scope="row")
     return element("tr", name, *(element("td", cell) for cell in cells))
 

@@ -57,13 +57,19 @@ def _language_model(run: RunFiles) -> list[tuple[str, list[Markup]]]:
     return [("Learning", learned), ("Optimizer and speed", _optimizer(run))]
 
 
+def _clipped_at(run: RunFiles) -> tuple[float, str] | None:
+    limit = run.options.get("max_grad_norm")
+    return (float(limit), f"max_grad_norm {limit:g}") if isinstance(limit, (int, float)) else None
+
+
 def _optimizer(run: RunFiles) -> list[Markup]:
     rate, norm = "learning_rate", "grad_norm"
-    limit = run.options.get("max_grad_norm")
-    level = (float(limit), f"max_grad_norm {limit:g}") if isinstance(limit, (int, float)) else None
     return [
         line_figure("Learning rate", "", [_of(run, "learning rate", rate)], _never(rate), RATE),
-        line_figure("Gradient norm", "L2, before clipping", [_of(run, "norm", norm)], _never(norm), Look(level=level)),
+        line_figure(
+            "Gradient norm", "L2, before clipping", [_of(run, "norm", norm)], _never(norm),
+            Look(level=_clipped_at(run)),
+        ),
         *throughput(run),
     ]
 
@@ -123,13 +129,18 @@ def _ppo(run: RunFiles) -> list[tuple[str, list[Markup]]]:
             _of(run, "score − β·KL", "objective/rlhf_reward"), _of(run, "−β·KL", "objective/non_score_reward"),
         ], _never("objective/rlhf_reward")),
         one("KL to the reference", "nats per response", "objective/kl", Look(hold=(0.0,), level=(0.0, ""))),
+        one("KL a token", "nats", "objective/kl_per_token", Look(hold=(0.0,), level=(0.0, ""))),
     ]
     shape = [
-        one("Response length", "tokens", "val/response_length", Look(hold=(0.0,))),
+        line_figure("Response length", "tokens; band: one standard deviation", [_matched(Line(
+            "length", series_of(run.records, "val/response_length"), series_of(run.records, "val/response_length_std"),
+        ))], _never("val/response_length"), Look(hold=(0.0,))),
         one("Share that ends with EOS", "of responses", "val/eos_rate", Look(percent=True, hold=(0.0, 1.0))),
         line_figure("Entropy", "nats a token", [_of(run, "of the policy", "policy/entropy_avg")],
                     _never("policy/entropy_avg"), Look(hold=(0.0,))),
         one("Entropy of a response", "nats, −Σ log π", "objective/entropy", Look(hold=(0.0,))),
+        one("Score and length", "their correlation over responses", "val/score_length_correlation",
+            Look(hold=(-1.0, 1.0), level=(0.0, ""))),
     ]
     update = [
         one("Probability ratio", "mean; before an update it is 1", "val/ratio", Look(level=(1.0, ""))),
@@ -139,13 +150,16 @@ def _ppo(run: RunFiles) -> list[tuple[str, list[Markup]]]:
         one("Approximate KL of an update", "nats a token", "policy/approxkl_avg", Look(hold=(0.0,))),
         one("Explained variance", "of the returns, by the value model; 1 is all", "val/explained_variance",
             Look(hold=(0.0,), level=(0.0, "a constant"))),
+        line_figure("Gradient norm", "L2, before clipping", [
+            _of(run, "policy", "policy/grad_norm"), _of(run, "value", "value/grad_norm"),
+        ], _never("policy/grad_norm"), Look(level=_clipped_at(run))),
         one("Policy loss", "", "loss/policy_avg"),
         one("Value loss", "", "loss/value_avg"),
         line_figure("Learning rate", "", [_of(run, "policy", "lr"), _of(run, "value", "value_lr")], _never("lr"), RATE),
     ]
     parts = [(name, series_of(run.records, f"time/{name}")) for name in ("rollout", "score", "update")]
     if len(series_of(run.records, "loss/ptx")):
-        update.insert(6, one("Pretraining loss", "nats a token, of the mix", "loss/ptx"))
+        update.append(one("Pretraining loss", "nats a token, of the mix", "loss/ptx"))
     if len(set(series_of(run.records, "objective/kl_coef").values.tolist())) > 1:
         aim.append(one("KL coefficient β", "adapted", "objective/kl_coef"))
     return [("What is aimed at", aim), ("What the responses are like", shape), ("The update", update),

@@ -23,7 +23,7 @@ WORDS = ("The", " moon", " is", " bright", ",", " and", " the", " sea", " is", "
 
 
 def write_metrics(folder: Path, records: Iterable[Mapping[str, Any]], unfinished: str = "") -> None:
-    """metrics.jsonl, with what is not finite as text, as MetricsLog writes it; `unfinished`: the beginning of a line."""
+    """metrics.jsonl, with what is not finite as text, as a run writes it; `unfinished`: the beginning of a line."""
     def plain(value: Any) -> Any:
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -103,11 +103,9 @@ class Drawing:
         if there:
             self.add("path", class_=f"band {mark}", d="M" + "L".join([*there, *reversed(back)]) + "Z")
 
-    def level(self, value: float, words: str) -> None:
-        """A dashed line at a value, with words above it at its right end."""
-        y = self.up.place(value)
-        self.add("path", class_="level", d=f"M{LEFT} {y:.1f}H{RIGHT}")
-        self.add("text", words, class_="tick end", x=RIGHT, y=y - 4 if y > TOP + 14 else y + 12)
+    def level(self, value: float) -> None:
+        """A dashed line at a value."""
+        self.add("path", class_="level", d=f"M{LEFT} {self.up.place(value):.1f}H{RIGHT}")
 
     def lost(self, steps: Iterable[float]) -> None:
         """A cross at the top for each step whose value is not finite."""

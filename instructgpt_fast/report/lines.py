@@ -64,9 +64,10 @@ def line_figure(title: str, unit: str, lines: list[Line], why: str, look: Look |
     names = [(mark, f"{line.label}{smooth.get(line.label, '')}") for mark, line in zip(MARKS, there, strict=False)]
     summary = " ".join(described(line.label, line.series) for line in there)
     table = table_of([(line.label, line.series) for line in there], look.across)
-    return Figure(
-        title, unit, drawing.markup(), summary, table, tuple(names) if len(lines) > 1 or smooth else (), remark
-    ).markup()
+    names = names if len(lines) > 1 or smooth else []
+    if look.level is not None and look.level[1]:
+        names.append(("dashed", look.level[1]))
+    return Figure(title, unit, drawing.markup(), summary, table, tuple(names), remark).markup()
 
 
 def _drawn(lines: list[Line], look: Look) -> tuple[Drawing, dict[str, str]]:
@@ -88,7 +89,7 @@ def _drawn(lines: list[Line], look: Look) -> tuple[Drawing, dict[str, str]]:
     drawing = Drawing(across, up)
     drawing.axes(look.across, percent=look.percent)
     if look.level is not None and up.low <= look.level[0] <= up.high:
-        drawing.level(*look.level)
+        drawing.level(look.level[0])
     smooth: dict[str, str] = {}
     for mark, line in zip(itertools.cycle(MARKS), lines):
         if line.half_width is not None:

@@ -28,7 +28,7 @@ def document(runs: Sequence[RunFiles], title: str, *, samples: int) -> str:
     parts: list[Markup] = []
     if len(runs) > 1:
         parts.append(overview(runs, idents))
-    parts += [_section(run, ident, samples) for run, ident in zip(runs, idents, strict=True)]
+    parts += [_section(run, ident, samples, alone=len(runs) == 1) for run, ident in zip(runs, idents, strict=True)]
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -49,10 +49,11 @@ def document(runs: Sequence[RunFiles], title: str, *, samples: int) -> str:
     return "".join(pieces)
 
 
-def _section(run: RunFiles, ident: str, samples: int) -> Markup:
+def _section(run: RunFiles, ident: str, samples: int, *, alone: bool) -> Markup:
     mark, words = state(run)
+    name = None if alone else element("small", run.name)
     head = element(
-        "header", element("h2", f"{stage_title(run)} ", element("small", run.name), id=f"{ident}-title"),
+        "header", element("h2", stage_title(run), " ", name, id=f"{ident}-title"),
         element("p", words, class_=f"state {mark}"), facts(run),
     )
     notes = [element("li", note) for note in run.notes]

@@ -154,7 +154,7 @@ def _answer(title: str, sample: Sample, scales: dict[str, float]) -> Markup:
     if sample.score is not None:
         facts.append(f"score {shown(sample.score)}")
     if sample.kl is not None:
-        facts.append(f"KL {shown(sum(sample.kl))} nats")
+        facts.append(f"KL {shown(round(sum(sample.kl), 3))} nats")
     if not sample.finished:
         facts.append("cut off")
     tokens = [_token(sample, place, scales) for place in range(len(sample.tokens))]

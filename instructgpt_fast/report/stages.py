@@ -129,16 +129,15 @@ def _ppo(run: RunFiles) -> list[tuple[str, list[Markup]]]:
             _of(run, "score − β·KL", "objective/rlhf_reward"), _of(run, "−β·KL", "objective/non_score_reward"),
         ], _never("objective/rlhf_reward")),
         one("KL to the reference", "nats per response", "objective/kl", Look(hold=(0.0,), level=(0.0, ""))),
-        one("KL a token", "nats", "objective/kl_per_token", Look(hold=(0.0,), level=(0.0, ""))),
     ]
     shape = [
         line_figure("Response length", "tokens; band: one standard deviation", [_matched(Line(
             "length", series_of(run.records, "val/response_length"), series_of(run.records, "val/response_length_std"),
         ))], _never("val/response_length"), Look(hold=(0.0,))),
         one("Share that ends with EOS", "of responses", "val/eos_rate", Look(percent=True, hold=(0.0, 1.0))),
-        line_figure("Entropy", "nats a token", [_of(run, "of the policy", "policy/entropy_avg")],
-                    _never("policy/entropy_avg"), Look(hold=(0.0,))),
-        one("Entropy of a response", "nats, −Σ log π", "objective/entropy", Look(hold=(0.0,))),
+        line_figure("Entropy and KL", "nats a token", [
+            _of(run, "entropy", "policy/entropy_avg"), _of(run, "KL to the reference", "objective/kl_per_token"),
+        ], _never("policy/entropy_avg"), Look(hold=(0.0,))),
         one("Score and length", "their correlation over responses", "val/score_length_correlation",
             Look(hold=(-1.0, 1.0), level=(0.0, ""))),
     ]

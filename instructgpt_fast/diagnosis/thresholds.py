@@ -33,7 +33,7 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "kl_share_of_entropy": Threshold(
         0.5, "O",
-        "KL a token over the entropy a token that the policy began with: quickstart's policies end at 0.06 to 0.20",
+        "KL a token over the entropy a token that the policy began with: quickstart's policies end at 0.07 to 0.20",
     ),
     "kl_per_token_floor": Threshold(
         0.3, "O", "nats a token, for a policy that began with next to no entropy, where half of it is nothing",
@@ -42,9 +42,11 @@ THRESHOLDS: dict[str, Threshold] = {
         3.0, "O", "times kl_target: the controller (Ziegler et al. 2019) has long been at its fastest by then",
     ),
     "length_growth": Threshold(
-        2.0, "O", "times the first answers' length: quickstart's stay within 0.8 to 1.2",
+        2.0, "O", "times the first answers' length: quickstart's stay within 0.5 and 1.2 times",
     ),
-    "length_shrinkage": Threshold(0.25, "O", "of the first answers' length: quickstart's stay within 0.8 to 1.2"),
+    "length_shrinkage": Threshold(
+        0.25, "O", "of the first answers' length: quickstart's fall to 0.5 for a while and come back",
+    ),
     "length_spread": Threshold(
         1.0, "O", "standard deviations of the first answers' length, which growth must exceed as well",
     ),
@@ -62,7 +64,7 @@ THRESHOLDS: dict[str, Threshold] = {
         0.1, "O", "of the variance that the scores began with: below it there is little left to explain",
     ),
     "clip_fraction": Threshold(
-        0.3, "O", "share of tokens beyond cliprange: quickstart's stay below 0.06; common advice is 0.1 to 0.2",
+        0.3, "O", "share of tokens beyond cliprange: quickstart's stay below 0.03; common advice is 0.1 to 0.2",
     ),
     "approx_kl": Threshold(
         0.1, "O", "nats a token within one iteration: quickstart's stay below 0.01, and early stopping of PPO is "
@@ -72,7 +74,8 @@ THRESHOLDS: dict[str, Threshold] = {
         1.0, "O", "standard deviations of the first scores: the objective of a healthy run rises",
     ),
     "length_correlation": Threshold(
-        0.6, "O", "of score and length within a rollout: quickstart's recipes stay below 0.5",
+        0.7, "O", "of score and length within a rollout: quickstart's reward model reaches 0.56 in single ones, and a "
+        "reward that is the length stays above 0.95 until the answers are cut",
     ),
     "hacked_length_growth": Threshold(1.3, "O", "times the first answers' length, together with that correlation"),
     "hacked_score_gain": Threshold(0.5, "O", "standard deviations of the first scores that the score has risen by"),

@@ -52,7 +52,7 @@ def test_the_kernel_of_the_guide_compiles(tmp_path: Path) -> None:
     assert compiled.returncode == 0, compiled.stderr
 
 
-@pytest.mark.parametrize("tool", ["write_measured.py", "write_options.py"])
+@pytest.mark.parametrize("tool", ["write_measured.py", "write_options.py", "write_diagnosis.py"])
 def test_a_generated_document_is_up_to_date(tool: str) -> None:
     command = [sys.executable, f"tools/{tool}", "--check"]
     check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

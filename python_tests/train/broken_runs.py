@@ -2,19 +2,26 @@
 
 A model of two layers learns sentences like "the cat saw the dog near the barn." and is rewarded for a dog in its
 answer. A run takes a second or two on one core.
+
+python -m python_tests.train.broken_runs    writes their metrics anew to python_tests/diagnosis/recorded
 """
 
 from __future__ import annotations
 
 import json
 import random
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from instructgpt_fast.files import atomic_write
 from instructgpt_fast.rlhf.scorers import RewardFunction
 from instructgpt_fast.train import TrainResult, train
+from instructgpt_fast.train.metrics import read_metrics
 
 ANIMALS = ("cat", "dog", "owl", "hen", "fox", "cow", "pig")
 DEEDS = ("saw", "met", "fed", "hid", "led")
@@ -92,3 +99,30 @@ class BrokenRuns:
             fault = FAULTS[name]
             self._made[name] = train("ppo", reward_fn=fault.reward_fn, **self.options(name, **fault.options))
         return self._made[name].run_dir
+
+
+RECORDED = Path(__file__).resolve().parents[1] / "diagnosis" / "recorded"
+
+
+def shortened(records: list[dict[str, Any]]) -> str:
+    """Records as JSON lines without times and with five digits: the same story in a third of the bytes."""
+    def kept(record: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in record.items()
+            if not name.startswith("time/") and not name.endswith("_per_second")
+        }
+
+    return "".join(json.dumps(kept(record)) + "\n" for record in records)
+
+
+def main() -> None:
+    """Write the metrics of the four runs anew to where the quick tests and the document read them."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = BrokenRuns(Path(folder))
+        for name in FAULTS:
+            atomic_write(RECORDED / f"{name}.jsonl", shortened(read_metrics(runs.run(name))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Every rule on curves made by hand: it speaks when it should, at the right step, and is silent just short of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from instructgpt_fast.diagnosis import RULES, Finding, diagnose
+from instructgpt_fast.diagnosis.thresholds import THRESHOLDS, limit
+
+Record = dict[str, Any]
+
+
+def ramp(step: int, low: float, high: float, first: int = 5, last: int = 15) -> float:
+    """`low` until step `first`, then rising (or falling) to `high` at step `last`."""
+    return low + (high - low) * min(max((step - first) / (last - first), 0.0), 1.0)
+
+
+def wave(step: int) -> float:
+    """A scatter of about 1 that repeats and that no rule may take for a trend."""
+    return (0.9, -1.1, 0.2, 1.2, -0.7, -0.5)[step % 6]
+
+
+def ppo(step: int) -> Record:
+    """A healthy PPO record."""
+    return {
+        "step": step, "objective/kl": ramp(step, 0.0, 4.0), "objective/kl_per_token": ramp(step, 0.0, 0.2),
+        "objective/scores": ramp(step, 0.0, 2.0) + 0.2 * wave(step), "objective/scores_std": 1.0,
+        "objective/rlhf_reward": ramp(step, 0.0, 1.5) + 0.2 * wave(step), "val/eos_rate": 0.9 + 0.05 * wave(step),
+        "val/response_length": 20.0 + 2.0 * wave(step), "val/response_length_std": 6.0,
+        "val/score_length_correlation": 0.3 * wave(step), "policy/entropy_avg": ramp(step, 2.0, 1.4),
+        "policy/approxkl_avg": 0.002, "policy/clipfrac_avg": 0.02, "policy/grad_norm": 1.0,
+        "val/explained_variance": ramp(step, -0.8, 0.5), "loss/value_avg": 0.5,
+    }
+
+
+def lm(step: int) -> Record:
+    """A healthy record of a stage with one loss, logged every 10 steps."""
+    return {"step": 1 if step == 1 else 10 * (step - 1), "loss": 5.0 - 0.05 * step + 0.1 * wave(step),
+            "grad_norm": 1.0, "learning_rate": 1e-3, "epoch": step / 20}
+
+
+def reward(step: int) -> Record:
+    return {"step": 10 * step, "loss": 0.6, "accuracy": 0.7, "eval_accuracy": 0.7, "eval_accuracy_ci95": 0.02,
+            "eval_loss": 0.6 - 0.001 * step, "epoch": step / 40}
+
+
+def evaluated(step: int, loss: float) -> Record:
+    return {**lm(step), "eval_loss": loss}
+
+
+# Rule -> stage, a record that shows it, the same just short of it. The records differ from step 10 on at most.
+Shown = tuple[str, Callable[[int], Record], Callable[[int], Record]]
+CASES: dict[str, Shown] = {
+    "kl_below_zero": ("ppo", lambda s: {**ppo(s), "objective/kl": ramp(s, 0, -2)},
+                      lambda s: {**ppo(s), "objective/kl": 0.4 * wave(s)}),
+    "kl_runaway": ("ppo", lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 1.1)},
+                   lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 0.95)}),
+    "length_blow_up": ("ppo", lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 45)},
+                       lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 38)}),
+    "length_collapse": ("ppo", lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 3)},
+                        lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 6)}),
+    "eos_collapse": ("ppo", lambda s: {**ppo(s), "val/eos_rate": ramp(s, 0.9, 0.2)},
+                     lambda s: {**ppo(s), "val/eos_rate": ramp(s, 0.9, 0.5)}),
+    "entropy_collapse": ("ppo", lambda s: {**ppo(s), "policy/entropy_avg": ramp(s, 2, 0.2)},
+                         lambda s: {**ppo(s), "policy/entropy_avg": ramp(s, 2, 0.5)}),
+    "reward_hacking_by_length": (
+        "ppo", lambda s: {**ppo(s), "val/score_length_correlation": 0.9, "val/response_length": ramp(s, 20, 30)},
+        lambda s: {**ppo(s), "val/score_length_correlation": 0.9},
+    ),
+    "value_not_learning": (
+        "ppo", lambda s: {**ppo(s), "val/explained_variance": -0.5 + 0.2 * wave(s)},
+        lambda s: {**ppo(s), "val/explained_variance": -0.5 + 0.2 * wave(s), "loss/value_avg": 0.01},
+    ),
+    "clip_fraction_high": ("ppo", lambda s: {**ppo(s), "policy/clipfrac_avg": ramp(s, 0, 0.5)},
+                           lambda s: {**ppo(s), "policy/clipfrac_avg": ramp(s, 0, 0.28)}),
+    "learning_rate_too_high": ("ppo", lambda s: {**ppo(s), "policy/approxkl_avg": ramp(s, 0, 0.3)},
+                               lambda s: {**ppo(s), "policy/approxkl_avg": 0.25 if s == 9 else 0.01}),
+    "objective_falling": ("ppo", lambda s: {**ppo(s), "objective/rlhf_reward": ramp(s, 0, -2)},
+                          lambda s: {**ppo(s), "objective/rlhf_reward": ramp(s, 0, -0.8)}),
+    "loss_diverging": ("pretrain", lambda s: {**lm(s), "loss": lm(s)["loss"] + ramp(s, 0, 3, 20, 30)},
+                       lambda s: {**lm(s), "loss": 9.0 if s == 20 else lm(s)["loss"]}),
+    "loss_learning_rate_too_high": ("sft", lambda s: {**lm(s), "loss": ramp(s, 2, 7)},
+                                    lambda s: {**lm(s), "loss": ramp(s, 2, 2.3)}),
+    "loss_not_falling": ("sft", lambda s: {**lm(s), "loss": 3 + 0.1 * wave(s)},
+                         lambda s: {**lm(s), "loss": 3 - 0.01 * s + 0.1 * wave(s)}),
+    "reward_at_chance": ("reward", lambda s: {**reward(s), "eval_accuracy": 0.51},
+                         lambda s: {**reward(s), "eval_accuracy": 0.51, "eval_accuracy_ci95": 0.2}),
+    "evaluation_loss_rising": ("pretrain", lambda s: evaluated(s, ramp(s, 4, 5, 20, 30)),
+                               lambda s: evaluated(s, 4.5 if s == 20 else 4 - 0.01 * s)),
+    "loss_scale_overflows": ("sft", lambda s: {**lm(s), "loss_scale": 2.0 ** (16 - s)},
+                             lambda s: {**lm(s), "loss_scale": 2.0 ** max(16 - s, 6), "grad_norm":
+                                        "inf" if s in (3, 5) else 1.0}),
+}
+
+
+def found(stage: str, record: Callable[[int], Record], count: int = 40, **options: Any) -> dict[str, Finding]:
+    return {finding.name: finding for finding in diagnose([record(s) for s in range(1, count + 1)], stage, options)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_rule_speaks_and_is_silent_just_short_of_that(case: str) -> None:
+    stage, shown, short = CASES[case]
+    name = case.removeprefix("loss_") if case == "loss_learning_rate_too_high" else case
+    finding = found(stage, shown)[name]
+    assert finding.step > 1
+    assert any(character.isdigit() for character in finding.evidence), "evidence has numbers"
+    assert str(finding.step) in finding.evidence
+    assert finding.cause.endswith(".")
+    assert finding.remedy.endswith(".")
+    assert name not in found(stage, short)
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {rule.name for rule in RULES} == {name.replace("loss_learning", "learning") for name in CASES}
+    assert {rule.name for rule in RULES if "ppo" in rule.stages} >= {name for name in CASES if CASES[name][0] == "ppo"}
+
+
+@pytest.mark.parametrize(("stage", "record"), [("ppo", ppo), ("pretrain", lm), ("sft", lm), ("reward", reward)])
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 60])
+def test_a_healthy_run_of_any_length_gives_none(stage: str, record: Callable[[int], Record], count: int) -> None:
+    assert found(stage, record, count) == {}
+
+
+@pytest.mark.parametrize(("case", "options", "words"), [
+    ("kl_runaway", {"kl_coef": 0.0, "kl_target": None}, "Set kl_coef=0.02, the paper's (now 0)"),
+    ("kl_runaway", {"kl_coef": 0.05, "learning_rate": 1e-4}, "learning_rate=3e-05 (now 0.0001) or kl_coef=0.15"),
+    ("learning_rate_too_high", {"learning_rate": 8e-4}, "learning_rate=8e-05 (now 0.0008)"),
+    ("eos_collapse", {"missing_eos_penalty": None}, "missing_eos_penalty=1"),
+    ("value_not_learning", {"value_learning_rate": 1e-5}, "value_learning_rate=3e-05 (now 1e-05)"),
+    ("objective_falling", {"kl_coef": 2.0}, "kl_coef=0.2 (now 2)"),
+    ("loss_scale_overflows", {"dtype": "fp16"}, "dtype=bf16"),
+    ("loss_diverging", {}, "a lower learning_rate"),
+])
+def test_remedies_name_options_with_values(case: str, options: Mapping[str, Any], words: str) -> None:
+    stage, shown, _ = CASES[case]
+    assert words in found(stage, shown, **options)[case].remedy
+
+
+def test_a_target_makes_its_own_limit() -> None:
+    def record(step: int) -> Record:
+        return {**ppo(step), "objective/kl": ramp(step, 0, 25)}
+
+    assert "kl_target is 6" in found("ppo", record, kl_target=6.0)["kl_runaway"].evidence
+    assert "kl_runaway" not in found("ppo", record, kl_target=12.0)
+    assert "kl_runaway" not in found("ppo", record)
+
+
+def test_a_rising_evaluation_loss_is_told_as_the_paper_tells_it() -> None:
+    def record(step: int) -> Record:
+        return evaluated(step, ramp(step, 4, 5, 20, 30))
+
+    after_an_epoch = found("sft", record)["evaluation_loss_rising"]
+    assert after_an_epoch.severity == "note"
+    assert "select_by_reward" in after_an_epoch.remedy
+    within = found("sft", lambda s: {**record(s), "epoch": s / 100})["evaluation_loss_rising"]
+    assert within.severity == "warning"
+    assert "num_train_epochs=1" in found("reward", record)["evaluation_loss_rising"].remedy
+    assert found("pretrain", record)["evaluation_loss_rising"].severity == "warning"
+
+
+def test_a_loss_that_is_no_number_is_found_at_its_step() -> None:
+    finding = found("pretrain", lambda s: {**lm(s), "loss": "nan"} if s == 12 else lm(s))["loss_diverging"]
+    assert (finding.step, finding.severity) == (110, "error")
+
+
+def test_gradients_that_overflow_again_and_again() -> None:
+    record = found("sft", lambda s: {**lm(s), "grad_norm": "inf"} if 7 <= s <= 9 else lm(s))
+    assert record["loss_scale_overflows"].step == 80
+
+
+def test_whitened_scores_say_nothing_about_the_objective() -> None:
+    record = CASES["objective_falling"][1]
+    assert "objective_falling" not in found("ppo", record, whiten_scores=True)
+
+
+def test_a_plateau_after_a_fall_is_no_fault() -> None:
+    assert found("pretrain", lambda s: {**lm(s), "loss": max(5 - 0.1 * s, 3.0) + 0.1 * wave(s)}, 200) == {}
+    assert found("pretrain", lambda s: {**lm(s), "step": 10_000 + 10 * s, "loss": 3 + 0.1 * wave(s)}, 200) == {}
+
+
+def test_thresholds_carry_their_reason() -> None:
+    for name, threshold in THRESHOLDS.items():
+        assert threshold.mark in ("P", "A", "O"), name
+        assert len(threshold.reason) > 20, name
+        assert limit(name) == threshold.value

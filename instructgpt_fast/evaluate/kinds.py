@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from instructgpt_fast.checkpoint import Loaded
 from instructgpt_fast.evaluate.bias import BiasTask, run_bias
+from instructgpt_fast.evaluate.code_task import CodeTask, run_code
 from instructgpt_fast.evaluate.generation import GenerationTask, run_generation
 from instructgpt_fast.evaluate.multiple_choice import MultipleChoiceTask, run_multiple_choice
 from instructgpt_fast.evaluate.options import EvaluateConfig
@@ -28,6 +29,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "bias": Kind(BiasTask, run_bias),
+    "code": Kind(CodeTask, run_code),
     "multiple_choice": Kind(MultipleChoiceTask, run_multiple_choice),
     "generation": Kind(GenerationTask, run_generation),
     "perplexity": Kind(PerplexityTask, run_perplexity),

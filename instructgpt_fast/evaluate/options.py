@@ -38,6 +38,8 @@ class EvaluateConfig(Options):
     checkpoint."""
     sentiment_scorer: str | None = None
     """Who judges sentiment, named in the same way."""
+    allow_code_execution: bool = False
+    """Let tasks of kind code run the programs that the model wrote, on this machine; no task file can say so."""
     batch_size: int = 8
     """Sequences in one forward pass."""
     on_bad_line: Literal["error", "skip"] = "error"

@@ -27,14 +27,14 @@ function showAnswers() {
     const card = make("article", "answer");
     card.setAttribute("aria-label", `Answer ${letterOf(index)}`);
     const head = make("div", "head");
-    const choose = button("letter", letterOf(index), () => choosing(index));
+    const choose = button("letter", letterOf(index), () => holding(card, () => choosing(index)));
     choose.setAttribute("aria-label", `Answer ${letterOf(index)}: rate and rank it`);
     head.append(choose, make("span", "summary"));
     card.append(head, textOf(answer.text));
     card.onclick = ({ target }) => {
       // Whoever marks text or presses a button in the card does not mean the card.
       if (target.closest("button, #rating") || !getSelection().isCollapsed || index === chosen) return;
-      choosing(index);
+      holding(card, () => choosing(index));
     };
     return card;
   });

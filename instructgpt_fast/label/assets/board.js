@@ -27,10 +27,11 @@ function showBoard() {
 }
 
 function cardOf(id) {
-  const letter = nameOf(id);
+  const index = task.answers.findIndex((answer) => answer.id === id);
+  const letter = letterOf(index);
   const { overall } = ratingOf(id);
-  const { text } = task.answers.find((answer) => answer.id === id);
-  const card = button("card", "", () => choosing(task.answers.findIndex((answer) => answer.id === id)));
+  const { text } = answerAt(index);
+  const card = button("card", "", () => holding($("board"), () => choosing(index)));
   const preview = make("span", "preview", text.slice(0, 120));
   preview.dir = "auto";
   card.append(make("span", "letter", letter), preview, make("span", "score", overall ?? ""));
@@ -187,12 +188,14 @@ function endDrag(drop) {
   addEventListener("click", swallow, { capture: true, once: true });
   setTimeout(() => removeEventListener("click", swallow, { capture: true }));
   if (!drop || !target) return;
-  chosen = task.answers.findIndex((answer) => answer.id === id);
-  const { ranking } = work;
-  if (target.out) rerank(without(ranking, id), id);
-  else if (target.tie === undefined) rerank(placeAt(ranking, id, target.at), id);
-  else rerank(tieWith(ranking, id, target.tie), id);
-  show();
+  holding($("board"), () => {
+    chosen = task.answers.findIndex((answer) => answer.id === id);
+    const { ranking } = work;
+    if (target.out) rerank(without(ranking, id), id);
+    else if (target.tie === undefined) rerank(placeAt(ranking, id, target.at), id);
+    else rerank(tieWith(ranking, id, target.tie), id);
+    show();
+  });
 }
 
 function swallow(event) {

@@ -34,6 +34,13 @@ function complain(text) {
   $("notice").hidden = !text;
 }
 
+// Do something that moves the page about, with this element staying where it is seen.
+function holding(element, act) {
+  const before = element.getBoundingClientRect().top;
+  act();
+  scrollBy({ top: element.getBoundingClientRect().top - before, behavior: "instant" });
+}
+
 const letterOf = (index) => String.fromCharCode(65 + index);
 
 const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;

@@ -2,8 +2,8 @@
 // server has it.
 //
 // An entry: {id, mark, payload, status, revision: the server's that it builds on, version: counts the changes here,
-// sent: what was tried to send since then, held: whether it waits for the person, conflict: the server's other copy,
-// refused: why the server does not take it}.
+// sent: digests of what was tried to send since then, finished: whether the server's copy is a finished label, held: whether it
+// waits for the person, conflict: the server's other copy, refused: why the server does not take it}.
 
 const PLACE = "instructgpt_fast.label";
 
@@ -54,7 +54,10 @@ class Drafts {
 // What a task is, whatever its number: a digest of its kind, its prompt and its answers.
 function markOf({ id, kind, prompt, answers }) {
   const texts = answers.map((answer) => [answer.id, answer.text]).sort();
-  const text = JSON.stringify([id, kind, prompt, texts]);
+  return digest(JSON.stringify([id, kind, prompt, texts]));
+}
+
+function digest(text) {
   let [one, other] = [0x811c9dc5, 0x01000193]; // FNV-1a from two starting points, 64 bits in all
   for (let at = 0; at < text.length; at++) {
     one = Math.imul(one ^ text.charCodeAt(at), 0x01000193);
@@ -63,12 +66,13 @@ function markOf({ id, kind, prompt, answers }) {
   return [one, other].map((part) => (part >>> 0).toString(16).padStart(8, "0")).join("");
 }
 
-// One text for equal payloads: keys in order, what is null left out, and no order within a tie.
-function canonical(payload) {
-  const ranking = payload.ranking?.map((group) => [...group].sort());
-  return JSON.stringify({ ...payload, ranking }, (_, part) => {
+// One digest for equal payloads: keys in order, what is null left out, and no order within a tie.
+function contentOf(payload) {
+  const ranking = payload?.ranking?.map((group) => [...group].sort());
+  const text = JSON.stringify({ ...payload, ranking }, (_, part) => {
     if (part === null || typeof part !== "object" || Array.isArray(part)) return part;
     const keys = Object.keys(part).filter((key) => part[key] !== null && part[key] !== undefined).sort();
     return Object.fromEntries(keys.map((key) => [key, part[key]]));
   });
+  return digest(text);
 }

@@ -5,7 +5,7 @@ const when = { task: () => Boolean(task) && !$("task").hidden, ranking: () => ta
 // [keys as shown, what they do, name of the key, when it acts, action]
 const KEYS = [
   ["Ctrl ↵", "Submit, or save the correction", "Ctrl+Enter", when.task, () => submit()],
-  ["z", "Skip", "z", when.task, () => skip()],
+  ["z", "Skip; a finished label: leave it as it was", "z", when.task, () => skip()],
   ["u", "Undo (also Ctrl Z); after submitting, back to that label", "u", () => true, () => undo()],
   ["Ctrl ⇧ Z", "Do again what was undone", "Ctrl+Shift+Z", when.task, () => redo()],
   ["", "", "Ctrl+Z", () => true, () => undo()],
@@ -23,6 +23,7 @@ const KEYS = [
   ["Esc", "Leave a text field", "", () => false, () => {}],
   [",", "My labels: the older one", ",", () => Boolean(labeler), () => neighbour(1)],
   [".", "My labels: the newer one", ".", () => Boolean(labeler), () => neighbour(-1)],
+  ["y", "Rankings, answers and my labels in turn", "y", () => Boolean(labeler), () => enterNext()],
   ["?", "This help", "?", () => true, () => $("help").showModal()],
 ];
 

@@ -2,7 +2,7 @@
 
 const QUIET = 400; // milliseconds without a change before a draft is sent
 const BUSY = 2000; // milliseconds after which it is sent although changes go on
-const RETRIES = [500, 1000, 2000, 4000, 8000]; // milliseconds before each further try; the last one from then on
+const RETRIES = [500, 1000, 2000, 4000]; // milliseconds before each further try; the last one from then on
 const REMEMBERED = 5; // of what was tried to send, to know again what arrived although the answer got lost
 
 class Outbox {
@@ -10,35 +10,38 @@ class Outbox {
   constructor(drafts, labeler, told) {
     Object.assign(this, { drafts, labeler, told, chain: Promise.resolve(), closed: false });
     this.timer = this.retry = this.waiting = this.tries = 0;
-    this.offline = this.sending = false;
+    this.offline = false;
+    this.reason = ""; // why the server did not take the last one that it refused
   }
 
-  // Keep a change here at once, and send it soon.
+  // Keep a change here at once, and send it soon. A finished label changes only when the person says that the
+  // correction is finished too.
   keep(change) {
     const before = this.drafts.get(change.id);
+    const held = change.finished && change.status === "draft";
     this.drafts.put({
-      ...change, revision: before?.revision ?? change.revision, version: (before?.version ?? 0) + 1,
+      ...change, held, revision: before?.revision ?? change.revision, version: (before?.version ?? 0) + 1,
       sent: before?.sent ?? [], conflict: before?.conflict ?? null, refused: null,
     });
     this.show();
-    if (change.held) return;
+    if (held) return;
     const now = performance.now();
     this.waiting ||= now;
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.deliver(change.id), Math.max(0, Math.min(QUIET, this.waiting + BUSY - now)));
+    this.timer = setTimeout(() => this.deliverAll(), Math.max(0, Math.min(QUIET, this.waiting + BUSY - now)));
   }
 
   // Send one entry now, after those on their way: "saved", "offline", "refused", "contested" or "held".
   deliver(id) {
-    clearTimeout(this.timer);
-    this.waiting = 0;
     const attempt = this.chain.then(() => this.attempt(id));
-    this.chain = attempt;
+    this.chain = attempt.catch(reportError); // a mistake in one must not keep the others back
     return attempt;
   }
 
   deliverAll() {
+    clearTimeout(this.timer);
     clearTimeout(this.retry);
+    this.waiting = 0;
     return Promise.all(this.drafts.all().map((entry) => this.deliver(entry.id)));
   }
 
@@ -53,35 +56,48 @@ class Outbox {
     const entry = this.drafts.get(id);
     if (!entry) return "saved";
     if (entry.conflict) return "contested";
+    if (entry.refused) return "refused";
     if (entry.held || this.closed) return "held";
     const { payload, status, revision, version } = entry;
-    const sent = [...entry.sent.filter((text) => text !== canonical(payload)), canonical(payload)];
+    const content = contentOf(payload);
+    const sent = [...entry.sent.filter((other) => other !== content), content];
     this.drafts.put({ ...entry, sent: sent.slice(-REMEMBERED) });
-    this.sending = true;
     this.show();
+    let answer;
     try {
-      const answer = await putTask(id, { labeler: this.labeler, revision, payload, status });
-      this.arrived(id, answer.revision, status, version);
-      return "saved";
+      if (this.offline) await this.checkServer(entry);
+      answer = await putTask(id, { labeler: this.labeler, revision, payload, status });
     } catch (error) {
-      return this.failed(id, status, error);
-    } finally {
-      this.sending = false;
+      const result = await this.failed(id, status, error);
       this.show();
+      return result;
     }
+    this.arrived(id, answer.revision, status, version);
+    this.show();
+    return "saved";
+  }
+
+  // A server that comes back may have another database, where this task's number means another task.
+  async checkServer({ id, mark }) {
+    if (markOf(await getTask(this.labeler, id)) === mark) return;
+    const other = new Error("The server now has other tasks; this label stays in this browser.");
+    throw Object.assign(other, { status: 404 });
   }
 
   arrived(id, revision, status, version) {
     this.offline = false;
     this.tries = 0;
     const entry = this.drafts.get(id);
-    if (entry.version === version) this.drafts.drop(id);
-    else this.drafts.put({ ...entry, revision, sent: [] }); // changed meanwhile; its own timer sends it
+    const finished = status === "done";
+    if (entry?.version === version) this.drafts.drop(id);
+    // It was changed meanwhile; its own timer sends it.
+    else if (entry) this.drafts.put({ ...entry, revision, sent: [], finished, held: finished && entry.status === "draft" });
     this.told.saved(id, revision, status);
   }
 
   failed(id, status, error) {
     const entry = this.drafts.get(id);
+    if (!entry) return "held"; // the person took it back meanwhile
     if (error.status === 409) return this.contested(entry, error.body);
     if (mayPass(error)) {
       this.offline = true;
@@ -92,23 +108,30 @@ class Outbox {
       return "offline";
     }
     this.offline = false;
-    // What may not be finished is still worth saving as it is.
-    const again = status === "done" && error.status === 422;
-    this.drafts.put({ ...entry, status: again ? "draft" : entry.status, refused: error.message });
+    this.reason = error.message;
+    if (status === "done" && error.status === 422) return this.notFinished(entry);
+    this.drafts.put({ ...entry, refused: error.message });
+    return "refused";
+  }
+
+  // What may not be finished yet is still worth saving as it is.
+  async notFinished(entry) {
+    this.drafts.put({ ...entry, status: "draft", held: entry.finished });
+    if (!entry.finished) await this.attempt(entry.id);
     return "refused";
   }
 
   // The server has another version than the one that this one builds on.
   contested(entry, copy) {
-    const theirs = canonical(copy.payload);
-    if (theirs === canonical(entry.payload) && copy.status === entry.status) {
+    const theirs = contentOf(copy.payload);
+    if (theirs === contentOf(entry.payload) && copy.status === entry.status) {
       this.arrived(entry.id, copy.revision, copy.status, entry.version);
       return "saved";
     }
     if (entry.sent.includes(theirs)) { // it is ours: it arrived, and the answer got lost
-      // A finished label stays finished until the person says so again.
-      const held = copy.status === "done" && entry.status !== "done";
-      this.drafts.put({ ...entry, revision: copy.revision, sent: [], held });
+      const finished = copy.status === "done";
+      const held = finished && entry.status === "draft";
+      this.drafts.put({ ...entry, revision: copy.revision, sent: [], finished, held });
       this.told.saved(entry.id, copy.revision, copy.status);
       return held ? "held" : this.attempt(entry.id);
     }
@@ -124,7 +147,9 @@ class Outbox {
       this.show();
       return Promise.resolve("saved");
     }
-    this.drafts.put({ ...entry, conflict: null, revision: conflict.revision, sent: [] });
+    const finished = conflict.status === "done";
+    const held = finished && entry.status === "draft";
+    this.drafts.put({ ...entry, conflict: null, revision: conflict.revision, sent: [], finished, held });
     return this.deliver(id);
   }
 

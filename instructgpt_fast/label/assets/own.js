@@ -31,7 +31,9 @@ function showOwn() {
     preview.dir = "auto";
     const time = make("time", "faint", new Date(label.updated_at).toLocaleString());
     time.dateTime = label.updated_at;
-    open.append(make("span", `status ${label.status}`, STATUSES[label.status]),
+    const kept = drafts.get(label.id);
+    const words = kept ? "unsaved" : STATUSES[label.status];
+    open.append(make("span", `status ${kept ? "draft" : label.status}`, words),
       make("span", "kind faint", KINDS[label.kind]), preview, time);
     row.append(open);
     return row;

@@ -7,6 +7,7 @@ const STATES = {
   offline: "Offline: kept in this browser", lost: "Offline, and this browser keeps nothing", refused: "Not saved",
   contested: "Two versions", closed: "Open in another tab",
 };
+const TROUBLE = new Set(["offline", "lost", "refused", "contested"]);
 const VIEWS = ["sign-in", "elsewhere", "nothing", "own", "task"];
 
 let mode = "ranking"; // or "demonstration" or "own"
@@ -28,11 +29,7 @@ function showTask() {
   for (const id of ["answers-head", "answers", "side"]) $(id).hidden = !ranking;
   $("writing").hidden = ranking;
   $("task").classList.toggle("ranking", ranking);
-  $("opened").hidden = task.status !== "done" && task.status !== "skipped";
-  $("opened").textContent = task.status === "done"
-    ? "You finished this label. It stays as it is until you save a correction."
-    : "You skipped this task. Whatever you do makes it a draft again.";
-  $("submit-words").textContent = task.status === "done" ? "Save the correction" : "Submit";
+  showStatus();
   showView("task");
   showPrompt();
   if (ranking) {
@@ -43,6 +40,16 @@ function showTask() {
   }
   show();
   scrollTo({ top: 0, behavior: "instant" });
+}
+
+// What the label is at the server, and so what can be done with it.
+function showStatus() {
+  $("opened").hidden = task.status !== "done" && task.status !== "skipped";
+  $("opened").textContent = task.status === "done"
+    ? "You finished this label. It stays as it is until you save a correction."
+    : "You skipped this task. Whatever you do makes it a draft again.";
+  $("submit-words").textContent = task.status === "done" ? "Save the correction" : "Submit";
+  $("skip-words").textContent = task.status === "done" ? "Leave it as it was" : "Skip";
 }
 
 // What the work has changed.
@@ -60,22 +67,27 @@ function show() {
   const left = missing();
   $("left").textContent = left ? `Still to do: ${left}` : "Complete";
   $("left").classList.toggle("complete", !left);
-  $("undo").disabled = !past.length && !before;
+  $("undo").disabled = !past.length && !(before && untouched());
 }
 
 // On a narrow page the rating follows the answer that it is about.
+const narrow = () => matchMedia("(max-width: 899px)").matches;
+
 function placeSide() {
-  const narrow = matchMedia("(max-width: 899px)").matches;
   const rating = $("rating");
   const card = answerCards()[chosen];
-  if (narrow ? rating.previousSibling === card : rating.parentElement === $("side")) return;
+  if (narrow() ? rating.previousSibling === card : rating.parentElement === $("side")) return;
   const focused = rating.contains(document.activeElement) ? document.activeElement : null;
-  if (narrow) card.after(rating);
+  if (narrow()) card.after(rating);
   else $("side").prepend(rating);
   focused?.focus({ preventScroll: true });
 }
 
+// Only trouble and its end are read aloud; "Saving" and "Saved" at every key would be too much.
 function showState(name, detail = "") {
+  const was = $("saved").dataset.state;
+  if (name !== was && TROUBLE.has(name)) tell(STATES[name]);
+  if (name === "saved" && TROUBLE.has(was)) tell("The server is back: everything is saved");
   $("saved").textContent = detail ? `${STATES[name]}: ${detail}` : STATES[name];
   $("saved").dataset.state = name;
 }
@@ -102,7 +114,7 @@ function changed(alter, words) {
 function choosing(index) {
   chosen = index;
   show();
-  revealAnswer();
+  if (!narrow() || !$("board").contains(document.activeElement)) revealAnswer();
   const { id } = answerAt(index);
   tell(`Answer ${letterOf(index)}: ${isRated(id) ? "rated" : "to rate"}, ${placeInWords(id)}`);
 }
@@ -117,9 +129,11 @@ function undo() {
   if (when.task() && step(past, future)) {
     tell("Undone");
     show();
-  } else if (before) {
+  } else if (before && (!when.task() || untouched())) {
     openOwn(before);
     before = null;
+  } else {
+    tell("Nothing to undo");
   }
 }
 
@@ -145,24 +159,36 @@ async function submit() {
   await finish("done", "Saved");
 }
 
-const skip = () => finish("skipped", "Skipped. Press u to come back to it");
+async function skip() {
+  if (task.status !== "done") return finish("skipped", "Skipped. Press u to come back to it");
+  if (drafts.get(task.id)) drafts.drop(task.id);
+  outbox.show();
+  tell("Left as it was");
+  return goOn();
+}
+
+const goOn = () => (mode === "own" ? enter("own") : nextTask());
 
 async function finish(status, words) {
-  const { id } = task;
-  const corrected = task.status === "done";
   keep(status);
-  const result = await outbox.deliver(id);
-  if (result === "saved") {
-    before = id;
-    tell(words);
-    if (task?.id !== id) return; // another one was opened meanwhile
-    if (corrected && mode === "own") await enter("own");
-    else await nextTask();
-  } else if (result === "offline") {
-    tell("The server cannot be reached. It is kept in this browser and sent when the server is back");
-  } else if (result === "refused") {
-    tell(`Not taken: ${drafts.get(id).refused}`);
+  finishing = { id: task.id, words };
+  const result = await outbox.deliver(task.id);
+  if (result === "offline") tell("The server cannot be reached. It is kept in this browser and sent when it is back");
+  else if (result === "refused") tell(`Not taken: ${outbox.reason}`);
+}
+
+// The server has a label, now or after some tries.
+function saved(id, revision, status) {
+  if (task?.id === id) {
+    Object.assign(task, { revision, status });
+    showStatus();
   }
+  if (finishing?.id !== id || status === "draft") return;
+  const { words } = finishing;
+  finishing = null;
+  before = id;
+  tell(words);
+  if (task?.id === id) goOn(); // else another one was opened meanwhile
 }
 
 // ---- where the work comes from ----
@@ -187,7 +213,6 @@ async function insist(ask) {
 }
 
 async function nextTask() {
-  if (mode === "own") mode = task?.kind ?? form.kinds[0];
   const answer = await insist(() => getNext(labeler.id, mode));
   if (!answer) return;
   showProgress(answer.progress);
@@ -221,6 +246,11 @@ async function enter(name) {
   }
 }
 
+function enterNext() {
+  const names = [...form.kinds, "own"];
+  return enter(names[(names.indexOf(mode) + 1) % names.length]);
+}
+
 // ---- signing in ----
 
 function askForName() {
@@ -246,11 +276,7 @@ async function signIn(name) {
 // This tab has the labeler's work to itself.
 async function begin() {
   drafts = new Drafts(labeler.name);
-  outbox = new Outbox(drafts, labeler.id, {
-    state: showState,
-    saved: (id, revision, status) => task?.id === id && Object.assign(task, { revision, status }),
-    contested: settleConflicts,
-  });
+  outbox = new Outbox(drafts, labeler.id, { state: showState, saved, contested: settleConflicts });
   const arrived = await insist(takeInFound);
   if (arrived === null) return;
   await outbox.deliverAll();
@@ -295,7 +321,7 @@ function holdAlone(name, start, stopped, options = { ifAvailable: true }) {
     return new Promise(() => {}); // held until the tab ends
   }).catch(() => {
     stopped();
-    $("here").onclick = () => location.reload();
+    $("here").onclick = () => holdAlone(name, start, stopped, { steal: true });
   });
 }
 
@@ -333,6 +359,7 @@ function wire() {
   $("conflict").oncancel = (event) => event.preventDefault(); // one of the two must be chosen
   addEventListener("resize", () => task?.kind === "ranking" && !$("task").hidden && placeSide());
   addEventListener("online", () => outbox?.deliverAll());
+  addEventListener("beforeunload", (event) => drafts?.full && drafts.all().length && event.preventDefault());
   addEventListener("pagehide", () => outbox?.deliverAll());
   document.addEventListener("visibilitychange", () => outbox?.deliverAll());
 }

@@ -1,6 +1,6 @@
 // The form for the chosen answer, made from what the server says it asks: radios, each with a key beside it.
 
-const FIELD_KEYS = "jklmnopqrsty"; // letters without another meaning; see keys.js
+const FIELD_KEYS = "jklmnopqrst"; // letters without another meaning; see keys.js
 
 function radio(name, value, text, described) {
   const label = make("label", "choice");
@@ -27,9 +27,10 @@ function makeRating() {
   overall.append(make("legend", "", question), scale, ends);
   const fields = form.fields.map(({ name, question: asked }, index) => {
     const field = make("fieldset", "field");
-    const legend = make("legend", "", asked);
+    const legend = make("legend");
     const key = FIELD_KEYS[index];
-    if (key) legend.prepend(make("kbd", "", key), " ");
+    if (key) legend.append(make("kbd", "", key));
+    legend.append(make("span", "", asked));
     const choices = make("div", "choices");
     choices.append(radio(`field-${name}`, "yes", "Yes"), radio(`field-${name}`, "no", "No"));
     field.append(legend, choices);

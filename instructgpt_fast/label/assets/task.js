@@ -9,6 +9,7 @@ let work = null; // the payload as it stands here
 let chosen = 0; // which answer the keys and the rating act on
 let past = []; // what undo brings back: payloads as text
 let future = [];
+let finishing = null; // {id, words}: what the person has submitted or skipped and the server does not have yet
 let before = null; // id of the task that was finished or skipped before this one
 
 const answerAt = (index) => task.answers[index];
@@ -38,11 +39,11 @@ function openTask(given) {
   chosen = Math.max(0, open);
 }
 
-// A finished label changes only when the person says that the correction is finished too.
 function keep(status = "draft") {
+  finishing = null;
   outbox.keep({
     id: task.id, mark: markOf(task), payload: structuredClone(work), status, revision: task.revision,
-    held: task.status === "done" && status === "draft",
+    finished: task.status === "done",
   });
 }
 
@@ -71,6 +72,9 @@ function step(from, to) {
   keep();
   return true;
 }
+
+// Whether undo goes back to the task before: this one is as it was opened.
+const untouched = () => !past.length && !future.length && !drafts.get(task.id);
 
 const openFields = (id) => form.fields.filter(({ name }) => ratingOf(id).fields[name] === null);
 

@@ -26,11 +26,27 @@ def open_store(config: LabelConfig) -> Store:
     )
 
 
+def application(config: LabelConfig, store: Store) -> FastAPI:
+    """The application of the options: their prompts are in the store, and answers are being sampled.
+
+    Raises DataError for prompts that cannot be read, CheckpointError and BackendError for checkpoints that cannot be
+    used.
+    """
+    add_prompts(store, config)
+    if not config.checkpoints:
+        return create_app(config, store)
+    # Torch comes with it: a database that has its prompts and answers is served without, and so at once.
+    from instructgpt_fast.label.sampling import Sampler
+
+    sampler = Sampler(store, config)
+    sampler.start()
+    return create_app(config, store, sampler.state, on_end=sampler.stop)
+
+
 def add_prompts(store: Store, config: LabelConfig) -> None:
     """Add the prompts of the options' file that the store does not have yet. Raises DataError with file and line."""
     if config.prompts is None:
         return
-    # Torch comes with these: a database that has its prompts and answers is served without it, and so at once.
     from instructgpt_fast.data import Prompt, read_jsonl
 
     found = read_jsonl(config.prompts, Prompt, on_bad_line=config.on_bad_line)
@@ -53,19 +69,10 @@ def run(config: LabelConfig) -> None:
                 sys.stderr.write(
                     f"warning: everyone who can reach {url} can label and read everything there, under any name.\n"
                 )
-            add_prompts(store, config)
-            app = _sampling_app(config, store) if config.checkpoints else create_app(config, store)
+            app = application(config, store)
             Server(app, config, f"labelling on {url} (Ctrl-C stops)\n").run(sockets=[listener])
         finally:
             store.close()
-
-
-def _sampling_app(config: LabelConfig, store: Store) -> FastAPI:
-    from instructgpt_fast.label.sampling import Sampler
-
-    sampler = Sampler(store, config)
-    sampler.start()
-    return create_app(config, store, sampler.state, on_end=sampler.stop)
 
 
 class Server(QuietServer):

@@ -16,10 +16,9 @@ from typing import Any
 
 import httpx
 
-from instructgpt_fast.label.app import create_app
 from instructgpt_fast.label.form import FIELD_NAMES
 from instructgpt_fast.label.options import LabelConfig
-from instructgpt_fast.label.run import Server, open_store
+from instructgpt_fast.label.run import Server, application, open_store
 from instructgpt_fast.label.store import Answer, Store
 from instructgpt_fast.serve.server import address, listen
 
@@ -101,7 +100,7 @@ def running(database: str | Path, **options: Any) -> Iterator[Running]:
     config = LabelConfig(database=str(database), port=0, **options)
     store = open_store(config)
     listener = listen(config.host, config.port)
-    server = Server(create_app(config, store), config)
+    server = Server(application(config, store), config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     url = address(listener)
     thread.start()

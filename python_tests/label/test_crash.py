@@ -76,7 +76,7 @@ def killed_while_saving(log: Path, database: Path, labelers: int, saves: int) ->
 
 
 def check_nothing_is_lost(database: Path, workers: list[Worker]) -> int:
-    """Every answered label stands as it was answered last, or as it was asked after that; returns how many there are."""
+    """Every answered label stands as it was answered last, or as it was asked after that; returns their number."""
     store = Store(database)
     labels = 0
     for worker in workers:

@@ -1,4 +1,4 @@
-"""Which files are opened: whole databases of labels of this version, and no others; none is changed by being refused."""
+"""Which files are opened: whole databases of labels of this version and no others; refusing one does not change it."""
 
 from __future__ import annotations
 

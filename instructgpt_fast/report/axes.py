@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Axis", "axis_over", "labels", "shown"]
+__all__ = ["Axis", "axis_over", "labels", "shown", "step_shown"]
 
 
 def shown(value: float, digits: int = 3) -> str:
@@ -26,6 +26,11 @@ def shown(value: float, digits: int = 3) -> str:
     else:
         text = f"{value:.{digits}g}"
     return "0" if text in ("-0", "0") else text.replace("-", "\u2212")
+
+
+def step_shown(step: float) -> str:
+    """A step with all its digits: 61,803."""
+    return f"{step:,.0f}"
 
 
 def labels(values: list[float]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from instructgpt_fast.report.axes import Axis, axis_over, shown
+from instructgpt_fast.report.axes import Axis, axis_over, shown, step_shown
 from instructgpt_fast.report.figure import (
     BOTTOM,
     LEFT,
@@ -54,14 +54,14 @@ def frontier_figure(kl: Series, reward: Series) -> Markup:
     drawing.line(Series(roots, chosen[:, 2]), "faint")
     for place, ((step, nats, score), root) in enumerate(zip(chosen, roots, strict=True)):
         shade = min(STEPS - 1, place * STEPS // max(len(chosen) - 1, 1))
-        told = element("title", f"step {shown(step, 6)}: KL {shown(nats, 4)} nats, score {shown(score, 4)}")
+        told = element("title", f"step {step_shown(step)}: KL {shown(nats, 4)} nats, score {shown(score, 4)}")
         drawing.add(
             "circle", told, class_=f"step s{shade}", cx=drawing.across.place(root), cy=drawing.up.place(score), r=3.4
         )
-    ends = [f"step {shown(chosen[i, 0], 6)}: KL {shown(chosen[i, 1], 4)} nats, score {shown(chosen[i, 2], 4)}"
+    ends = [f"step {step_shown(chosen[i, 0])}: KL {shown(chosen[i, 1], 4)} nats, score {shown(chosen[i, 2], 4)}"
             for i in ((0, -1) if len(chosen) > 1 else (0,))]
     rows = [
-        [shown(step, 8), shown(nats, 5), shown(score, 5)] for step, nats, score in chosen[_spread(len(chosen), 12)]
+        [step_shown(step), shown(nats, 5), shown(score, 5)] for step, nats, score in chosen[_spread(len(chosen), 12)]
     ]
     thin = f" {len(chosen)} of {len(pairs):,} records are drawn." if len(chosen) < len(pairs) else ""
     return Figure(
@@ -93,7 +93,7 @@ def time_figure(parts: Sequence[tuple[str, Series]]) -> Markup:
             y, top = drawing.up.place(base), drawing.up.place(base + seconds)
             x = drawing.across.place(column)
             width = (drawing.across.place(1) - drawing.across.place(0)) * 0.84
-            told = element("title", f"step {shown(steps[group[0]], 6)}: {name} {shown(seconds)} s")
+            told = element("title", f"step {step_shown(steps[group[0]])}: {name} {shown(seconds)} s")
             drawing.add("rect", told, class_=f"bar {mark}", x=x, y=top, width=width, height=max(y - top, 0.0))
             base += seconds
     shares = [f"{name} {100 * part / total.sum():.0f} %" for (name, _), part in zip(parts, total, strict=True)]
@@ -119,7 +119,7 @@ def _time_axes(drawing: Drawing, steps: Sequence[float], groups: Sequence[np.nda
         drawing.add("text", shown(value), class_="tick end", x=LEFT - 6, y=y + 3.5)
     for column in range(0, len(groups), -(-len(groups) // 6)):
         x = (drawing.across.place(column) + drawing.across.place(column + 0.84)) / 2
-        drawing.add("text", shown(steps[groups[column][0]], 6), class_="tick mid", x=x, y=BOTTOM + 15)
+        drawing.add("text", step_shown(steps[groups[column][0]]), class_="tick mid", x=x, y=BOTTOM + 15)
     drawing.add("path", class_="axis", d=f"M{LEFT} {BOTTOM}H{RIGHT}")
     drawing.add("text", "step", class_="tick end", x=RIGHT, y=BOTTOM + 29)
 

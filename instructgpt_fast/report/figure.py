@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instructgpt_fast.report.axes import Axis, labels, shown
+from instructgpt_fast.report.axes import Axis, labels, shown, step_shown
 from instructgpt_fast.report.markup import Markup, element, join
 from instructgpt_fast.report.series import Series
 
@@ -93,7 +93,7 @@ class Drawing:
     def points(self, series: Series, mark: str, name: str) -> None:
         """A dot for each finite value, which tells its number."""
         for step, value in zip(series.finite.steps, series.finite.values, strict=True):
-            told = element("title", f"{name}{shown(step, 6)}: {shown(value, 4)}")
+            told = element("title", f"{name}{step_shown(step)}: {shown(value, 4)}")
             self.add("circle", told, class_=f"dot {mark}", cx=self.across.place(step), cy=self.up.place(value), r=2.6)
 
     def band(self, steps: np.ndarray, low: np.ndarray, high: np.ndarray, mark: str) -> None:
@@ -111,7 +111,7 @@ class Drawing:
         """A cross at the top for each step whose value is not finite."""
         for step in steps:
             x = self.across.place(step)
-            told = element("title", f"step {shown(step, 6)}: not finite")
+            told = element("title", f"step {step_shown(step)}: not finite")
             self.add("path", told, class_="cross", d=f"M{x - 3:.1f} {TOP - 8}l6 6m0 -6l-6 6")
 
     def markup(self) -> Markup:
@@ -125,15 +125,15 @@ def described(label: str, series: Series) -> str:
     if not len(finite):
         return f"{label}: no finite value in {len(series):,} records."
     first, last = float(finite.values[0]), float(finite.values[-1])
-    words = f"{label}: {shown(first, 4)} at step {shown(finite.steps[0], 6)}"
+    words = f"{label}: {shown(first, 4)} at step {step_shown(finite.steps[0])}"
     if len(finite) > 1:
-        words += f", {shown(last, 4)} at step {shown(finite.steps[-1], 6)}"
+        words += f", {shown(last, 4)} at step {step_shown(finite.steps[-1])}"
         for word, place in (("lowest", int(np.argmin(finite.values))), ("highest", int(np.argmax(finite.values)))):
             if place not in (0, len(finite) - 1):
-                words += f", {word} {shown(finite.values[place], 4)} at step {shown(finite.steps[place], 6)}"
+                words += f", {word} {shown(finite.values[place], 4)} at step {step_shown(finite.steps[place])}"
     lost = series.lost
     if len(lost):
-        words += f"; not finite in {len(lost):,} of {len(series):,} records, first at step {shown(lost[0], 6)}"
+        words += f"; not finite in {len(lost):,} of {len(series):,} records, first at step {step_shown(lost[0])}"
     return words + "."
 
 
@@ -149,7 +149,7 @@ def table_of(lines: Sequence[tuple[str, Series]], first: str = "step") -> Markup
         if len(series.finite):
             chosen |= {float(series.finite.steps[pick(series.finite.values)]) for pick in (np.argmin, np.argmax)}
     rows = [
-        [shown(step, 8), *(shown(values[step], 5) if step in values else "" for values in by_step)]
+        [step_shown(step), *(shown(values[step], 5) if step in values else "" for values in by_step)]
         for step in sorted(chosen)
     ]
     return plain_table([first, *(label for label, _ in lines)], rows)

@@ -144,9 +144,10 @@ def _in_order(run: RunFiles, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
         if isinstance(step, bool) or not isinstance(step, (int, float)):
             without_step += 1
             continue
-        while kept and kept[-1]["step"] > step:
-            kept.pop()
-            replaced += 1
+        if kept and kept[-1]["step"] > step:
+            while kept and kept[-1]["step"] >= step:
+                kept.pop()
+                replaced += 1
         kept.append(row)
     if replaced:
         run.notes.append(f"The run was begun again: {replaced:,} records of the earlier attempt are left out.")

@@ -5,7 +5,8 @@ Choices of different length are made comparable in one of three ways, each a met
   sum            log-probability as it is: metric accuracy_sum
   unconditional  log of P(choice | prompt) / P(choice | answer_context), which takes out what makes a choice likely
                  anywhere (Brown et al. 2020, arXiv:2005.14165, section 2.4): metric accuracy_unconditional
-Of equal choices the first counts as chosen.
+Of equal choices the first counts as chosen. Solved examples are drawn for each item as for answers that the model
+writes itself (evaluate/prompts.py), each with its right choice.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import numpy as np
 
 from instructgpt_fast.checkpoint import Loaded
 from instructgpt_fast.config import options_class
+from instructgpt_fast.data import OnBadLine
 from instructgpt_fast.evaluate.choices import Asked, ChoiceTask, ask, record_of
-from instructgpt_fast.evaluate.items import Item, read_items
+from instructgpt_fast.evaluate.items import Item, Items, read_items
 from instructgpt_fast.evaluate.measure import Measure
 from instructgpt_fast.evaluate.outcome import Outcome
+from instructgpt_fast.evaluate.prompts import draw_examples
 from instructgpt_fast.evaluate.task_file import Task
+from instructgpt_fast.tokenizer.few_shot import FewShot
 
 Score = Literal["average", "sum", "unconditional"]
 
@@ -30,7 +34,8 @@ Score = Literal["average", "sum", "unconditional"]
 class MultipleChoiceTask(ChoiceTask):
     """Questions with choices, one of them right."""
 
-    texts: ClassVar[tuple[str, ...]] = ("prompt", "answer_context")
+    paths: ClassVar[tuple[str, ...]] = ("data", "shots_data")
+    texts: ClassVar[tuple[str, ...]] = ("prompt", "instruction", "answer_context")
 
     answer: str = "answer"
     """The field with the right choice: its number, its letter, or its text."""
@@ -40,10 +45,23 @@ class MultipleChoiceTask(ChoiceTask):
     """How choices are compared: average (per token), sum, unconditional; each is a metric."""
     answer_context: str = "Answer:"
     """What unconditional takes in place of the prompt."""
+    instruction: str | None = None
+    """Said once, before the examples and the prompt."""
+    shots: int = 0
+    """Solved examples before each prompt."""
+    shots_data: str | None = None
+    """jsonl that the examples are drawn from, with the fields of `data`."""
+    shots_seed: int = 0
+    """Which examples are drawn."""
+    separator: str = "\n\n"
+    """What stands behind the instruction and behind each example."""
 
     def check(self) -> None:
-        """Refuse no way to compare, and one named twice."""
+        """Refuse no way to compare, one named twice, and examples from nowhere."""
         super().check()
+        self.require("shots must not be negative, and needs shots_data as shots_data needs shots",
+                     self.shots >= 0 and bool(self.shots) == (self.shots_data is not None),
+                     shots=self.shots, shots_data=self.shots_data)
         once = bool(self.scores) and len(set(self.scores)) == len(self.scores)
         self.require("scores must name at least one way to compare, each once", once, scores=self.scores)
 
@@ -67,6 +85,12 @@ class MultipleChoiceTask(ChoiceTask):
         return place
 
 
+    def solved(self, item: Item) -> tuple[str, str]:
+        """Prompt and right choice of an example."""
+        choices = self.choices_of(item)
+        return self.fill("prompt", item), self.before_choice + choices[self.right(item, choices)]
+
+
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -75,7 +99,8 @@ def run_multiple_choice(task: Task, loaded: Loaded, config: Any) -> Outcome:
     options: MultipleChoiceTask = task.options
     items = read_items(options.data, options.limit, config.limit, on_bad_line=config.on_bad_line)
     right = [options.right(item, options.choices_of(item)) for item in items]
-    asked, cut = ask(task.name, loaded, options, items, config.batch_size)
+    prompts, examples = _prompts(options, items, config.on_bad_line)
+    asked, cut = ask(task.name, loaded, options, items, config.batch_size, prompts)
     anywhere: Sequence[Asked] = asked
     if "unconditional" in options.scores:
         contexts = [options.fill("answer_context", item) for item in items]
@@ -95,11 +120,26 @@ def run_multiple_choice(task: Task, loaded: Loaded, config: Any) -> Outcome:
         record_of(one, answer=truth, chosen={score: chosen[score][place] for score in options.scores})
         for place, (one, truth) in enumerate(zip(asked, right, strict=True))
     ]
-    about = {
+    about: dict[str, Any] = {
         "data": str(items.path), "sha256": items.sha256, "items": len(items), "skipped": items.skipped,
-        "cut": cut, "chance": float(np.mean([1 / len(one.choices) for one in asked])),
+        "cut": cut, "chance": float(np.mean([1 / len(one.choices) for one in asked])), "shots": options.shots,
+        "prompt": options.prompt, "instruction": options.instruction,
     }
+    if examples is not None:
+        about["shots_data"] = {"data": str(examples.path), "sha256": examples.sha256}
     return Outcome(measures, records, about)
+
+
+def _prompts(options: MultipleChoiceTask, items: Items, on_bad_line: OnBadLine) -> tuple[list[str], Items | None]:
+    """The text before the choices of each item, and the file that its examples were drawn from."""
+    examples = read_items(options.shots_data, on_bad_line=on_bad_line) if options.shots_data else None
+    texts = []
+    for place, item in enumerate(items):
+        drawn = [] if examples is None else draw_examples(options, items, examples, place)
+        instruction = None if options.instruction is None else options.fill("instruction", item)
+        shown = FewShot([options.solved(one) for one in drawn], instruction, between="", separator=options.separator)
+        texts.append(str(shown.prompt(options.fill("prompt", item), "raw")))
+    return texts, examples
 
 
 def scores_of(score: Score, asked: Asked, anywhere: Asked) -> list[float]:

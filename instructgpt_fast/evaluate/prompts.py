@@ -40,7 +40,8 @@ def make_prompts(options: Any, items: Items, loaded: Loaded, on_bad_line: OnBadL
         examples = read_items(options.shots_data, on_bad_line=on_bad_line)
     texts, shortened = [], 0
     for place, item in enumerate(items):
-        pairs = [] if examples is None else [_solved(options, one) for one in _draw(options, items, examples, place)]
+        drawn = [] if examples is None else draw_examples(options, items, examples, place)
+        pairs = [_solved(options, one) for one in drawn]
         text, cut = _fitting(options, item, pairs, loaded)
         texts.append(text)
         shortened += cut
@@ -58,7 +59,7 @@ def references_of(options: Any, item: Item) -> list[str]:
     return found
 
 
-def _draw(options: Any, items: Items, examples: Items, place: int) -> list[Item]:
+def draw_examples(options: Any, items: Items, examples: Items, place: int) -> list[Item]:
     """The solved examples of the item at `place`; never the item itself when both come from one file."""
     same = items.sha256 == examples.sha256
     others = [one for one in examples if not (same and one.line == items[place].line)]

@@ -150,6 +150,30 @@ def test_choices_as_texts_and_numbers_from_one(material: Material, tmp_path: Pat
     assert [(line["choices"], line["answer"]) for line in lines] == [(["yes cat", "no"], 1), (["yes dog", "no"], 0)]
 
 
+def test_examples_with_their_right_choice_stand_before_the_question(material: Material, tmp_path: Path) -> None:
+    rows = [{"q": word, "choices": ["a", "b"], "answer": place % 2} for place, word in enumerate(("x", "y", "z"))]
+    shown = {"x": "x: a", "y": "y: b", "z": "z: a"}
+    path = task(tmp_path, "multiple_choice", rows, prompt="{q}:", instruction="Choose.", shots=2,
+                shots_data="items.jsonl", separator="|")
+    records = tmp_path / "records.jsonl"
+    about = igf.evaluate(str(material.folder / "raw"), tasks=[path], records=str(records)).about["my_multiple_choice"]
+    for line, row in zip(records.read_text().splitlines(), rows, strict=True):
+        opening, *examples, question = json.loads(line)["prompt"].split("|")
+        assert (opening, question) == ("Choose.", f"{row['q']}:")
+        assert sorted(examples) == sorted(text for word, text in shown.items() if word != row["q"])
+    assert about["shots"] == 2 and about["shots_data"]["sha256"] == about["sha256"]
+
+
+def test_templates(material: Material, tmp_path: Path) -> None:
+    asked = write_jsonl(tmp_path / "asked.jsonl", [{"question": "Who ran?", "choices": ["cat", "dog"], "answer": "A"}])
+    pairs = write_jsonl(tmp_path / "pairs.jsonl", [{"sent_more": "He ran.", "sent_less": "She ran."}])
+    model, records = str(material.folder / "raw"), tmp_path / "records.jsonl"
+    found = igf.evaluate(model, tasks=["multiple_choice"], data=asked, records=str(records))
+    assert set(found.metrics) == {"multiple_choice/accuracy"}
+    assert json.loads(records.read_text())["prompt"] == "Question: Who ran?\nAnswer:"
+    assert set(igf.evaluate(model, tasks=["bias"], data=pairs).metrics) == {"bias/entropy", "bias/first_preferred"}
+
+
 def test_a_prompt_that_is_cut_is_said(material: Material, tmp_path: Path) -> None:
     rows = [{"q": "The cat saw the dog. " * 30, "choices": ["a", "b"], "answer": 0}, ROWS[0]]
     path = task(tmp_path, "multiple_choice", rows, prompt="{q}")
@@ -176,6 +200,7 @@ def test_items_that_cannot_be(material: Material, row: dict[str, Any], words: st
 def test_tasks_that_cannot_be(material: Material, tmp_path: Path) -> None:
     for keys, words in (
         ({"scores": []}, "scores must name at least one way to compare"), ({"scores": ["mean"]}, "scores"),
+        ({"shots": 1}, "and needs shots_data"), ({"shots": -1}, "shots must not be negative"),
         ({"choice_texts": ["{a}"]}, "choice_texts must be two or more"), ({"choice_texts": ["{a}", "{"]}, "braces"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -97,6 +97,9 @@ async def sign_in(request: Request) -> Response:
 async def next_task(request: Request) -> Response:
     """The task to work on now, and how far the labeler is."""
     labelling = _labelling(request)
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        # A page of another site cannot read the answer, but its request would take a lease.
+        raise ApiError(403, "A task must be asked for by this server's own page, got a page of another site.")
     labeler, kind = _number(request.query_params.get("labeler"), "labeler"), request.query_params.get("kind")
     if kind not in KINDS:
         raise malformed(f"kind must be one of {', '.join(KINDS)}, got {shown(kind)}.")

@@ -34,6 +34,9 @@ def application(config: LabelConfig, store: Store) -> FastAPI:
     """
     add_prompts(store, config)
     if not config.checkpoints:
+        waiting = len(store.unanswered()) if "ranking" in config.kinds else 0
+        if waiting:
+            sys.stderr.write(f"{waiting:,} prompts have no answers to rank; --checkpoints samples them.\n")
         return create_app(config, store)
     # Torch comes with it: a database that has its prompts and answers is served without, and so at once.
     from instructgpt_fast.label.sampling import Sampler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -72,6 +73,7 @@ class Sampler:
         try:
             self._sample(source, prompts)
             self._state = "done"
+            sys.stderr.write(f"sampled answers to {self._answered:,} prompts, {self._problems:,} have none\n")
         except StoppedError:
             self._state = "stopped"
         except Exception as error:  # labelling goes on with the answers that are there
@@ -103,7 +105,6 @@ class Sampler:
                     self._waiting -= 1
                 else:
                     self._leave_out(one.id, f"the checkpoints gave {len(answers)} different answers, 2 are needed")
-        log.info("sampled answers to %d prompts", self._answered)
 
     def _leave_out(self, identity: int, why: str) -> None:
         log.warning("prompt %d has no answers to rank: %s", identity, why)

@@ -56,7 +56,7 @@ def raw(content: bytes, **headers: str) -> Any:
 
 
 def get(path: str, **headers: str) -> Any:
-    return lambda http: http.get(path, headers=headers)
+    return lambda http: http.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def name(value: Any) -> Any:
@@ -84,6 +84,7 @@ WRONG: list[tuple[Any, int, str]] = [
     (get("/api/task?labeler=1.0&kind=ranking"), 400, "'1.0'"), (get("/api/task?labeler=²&kind=ranking"), 400, "'²'"),
     (get(f"/api/task?labeler={'9' * 19}&kind=ranking"), 400, "whole number"),
     (get("/api/task?labeler=7&kind=ranking"), 404, "no labeler 7"),
+    (get("/api/task?labeler=1&kind=ranking", sec_fetch_site="cross-site"), 403, "a page of another site"),
     (get("/api/task?labeler=1"), 400, "kind must be one of ranking, demonstration, got null"),
     (get("/api/task?labeler=1&kind=rank"), 400, "got 'rank'"), (get("/api/tasks"), 400, "labeler must be"),
     (get("/api/tasks?labeler=99"), 404, "no labeler 99"), (get("/api/tasks/1"), 400, "labeler must be"),

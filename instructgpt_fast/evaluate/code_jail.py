@@ -36,6 +36,7 @@ _SYS_MOUNT_SETATTR, _AT_RECURSIVE, _ATTR_READ_ONLY = 442, 0x8000, 1
 _MS_READ_ONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 32, 4096, 0x4000, 1 << 18
 _CAPABILITY_VERSION_3 = 0x20080522
 _MESSAGE_AT_MOST = 4096  # bytes that a pipe takes whole
+_DETAIL_AT_MOST = 300  # characters, of which JSON makes up to 12 bytes each
 _OPEN_FILES = 64
 
 
@@ -149,10 +150,10 @@ def _candidate(sender: int, asked: dict[str, Any]) -> None:
 
 def _sender(token: str) -> Callable[[bool, str], None]:
     """How the candidate tells its result; made before the program runs, which may replace what os and json hold."""
-    write, dumps, most = os.write, json.JSONEncoder().encode, _MESSAGE_AT_MOST
+    write, dumps, most = os.write, json.JSONEncoder().encode, _DETAIL_AT_MOST
 
     def send(passed: bool, detail: str) -> None:
-        write(3, f"{token}{dumps([passed, detail[:500]])}\n".encode()[:most])
+        write(3, f"{token}{dumps([passed, detail[:most]])}\n".encode())
 
     return send
 

@@ -22,7 +22,8 @@ from typing import Any, Literal
 from instructgpt_fast.errors import ConfigError
 
 _JAIL = Path(__file__).with_name("code_jail.py")
-_FIRST_USER, _USERS = 1 << 30, 1 << 20  # numbers that no account has; what root runs becomes one of them
+# What root runs becomes one of these users: seldom an account's, and below 65,536, all that many containers have.
+_FIRST_USER, _USERS = 50_000, 10_000
 _GRACE = 15.0  # seconds for the interpreter to start, and for the jail to kill and report
 # A model that cannot import what others can would look like one that cannot program.
 _CANARY = """

@@ -108,7 +108,7 @@ def test_isolated_install_without_an_index(unpacked: Path, tmp_path: Path) -> No
     assert report["cuda"] == "INSTRUCTGPT_FAST_CUDA=OFF"
     assert [path.name for path in (target / "instructgpt_fast/lib").iterdir()] == ["libigf_cpu.so"]
     assert report["y"] == [[pytest.approx(-1, abs=1e-5), pytest.approx(1, abs=1e-5)]]  # off by eps / 2
-    for assets in ("quickstart/assets", "serve/assets", "label/assets"):
+    for assets in ("quickstart/assets", "serve/assets", "label/assets", "evaluate/templates"):
         in_checkout = {path.name for path in (ROOT / "instructgpt_fast" / assets).iterdir()}
         assert {path.name for path in (target / "instructgpt_fast" / assets).iterdir()} == in_checkout
 

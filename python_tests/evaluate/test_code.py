@@ -76,6 +76,7 @@ def test_right_and_wrong_programs() -> None:
         "import dataclasses, socket, typing, ssl, sqlite3, decimal\nopen('a', 'w').write('b')\n" + RIGHT: "passed",
         "import threading\nthread = threading.Thread(target=print)\nthread.start()\nthread.join()\n" + RIGHT: "passed",
         "'''\ud800'''\n" + RIGHT: "UnicodeEncodeError",
+        "raise ValueError('\U0001f600' * 9999)": "ValueError: \U0001f600",
     }
     verdicts = run_programs([problem(program) for program in programs])
     for verdict, expected in zip(verdicts, programs.values(), strict=True):

@@ -84,7 +84,7 @@ class Desk:
         return [sorted(row.locator(".letter").all_text_contents()) for row in rows]
 
     def rate(self, letter: str, overall: int, *yes: str) -> None:
-        """By keys: choose an answer, rate it, answer these questions (by their keys) with yes and the others with no."""
+        """By keys: choose an answer, rate it, answer these questions (by their keys) with yes, the others with no."""
         self.press(letter, str(overall), *yes, "x")
 
     def finish(self, best_first: str = "abcd") -> int:

@@ -1,4 +1,4 @@
-"""Writes docs/options.md: every option of every stage, from the options classes themselves.
+"""Writes docs/options.md: every option of every stage and key of task files, from the options classes themselves.
 
 python tools/write_options.py            rewrites the document
 python tools/write_options.py --check    exits with 1 when it does not say what the classes say
@@ -18,9 +18,10 @@ DOCUMENT = ROOT / "docs" / "options.md"
 
 
 def classes() -> list[type]:
-    """The options classes of the stages, in the order in which one works."""
+    """The options classes of the stages, in the order in which one works, and those of the kinds of task files."""
     from instructgpt_fast.data.hygiene import PrepareConfig
     from instructgpt_fast.evaluate import EvaluateConfig
+    from instructgpt_fast.evaluate.kinds import KINDS
     from instructgpt_fast.label import LabelConfig
     from instructgpt_fast.quickstart import QuickstartConfig
     from instructgpt_fast.report import ReportConfig
@@ -28,7 +29,8 @@ def classes() -> list[type]:
     from instructgpt_fast.train import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 
     stages = [PretrainConfig, SftConfig, RewardConfig, PpoConfig]
-    return [PrepareConfig, *stages, EvaluateConfig, ServeConfig, LabelConfig, ReportConfig, QuickstartConfig]
+    tasks = [kind.options for _, kind in sorted(KINDS.items())]
+    return [PrepareConfig, *stages, EvaluateConfig, *tasks, ServeConfig, LabelConfig, ReportConfig, QuickstartConfig]
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:
@@ -56,8 +58,9 @@ def document() -> str:
     lines = [
         "# Options", "",
         "Written by `python tools/write_options.py` from the classes. On the command line `learning_rate` is",
-        "`--learning-rate`; in a TOML file it is `learning_rate`. [P] printed in the paper, [A] printed by an",
-        "ancestor, [O] our own choice.", "",
+        "`--learning-rate`; in a TOML file it is `learning_rate`. A class whose name ends in Task holds the keys of a",
+        "[task file](evaluation.md) of that kind. [P] printed in the paper, [A] printed by an ancestor, [O] our own",
+        "choice.", "",
     ]
     for cls in classes():
         lines += section(cls)

@@ -78,8 +78,8 @@ COMMANDS: dict[str, Command] = {
     "label agreement": Command(
         "Measure how far the labelers agree.", f"{_LABEL}:LabelAgreement", f"{_LABEL}:measure_agreement"),
     "evaluate": Command(
-        "Measure perplexity and reward-model accuracy.", "instructgpt_fast.evaluate:EvaluateConfig",
-        f"{_TOOLS}:evaluate_checkpoint"),
+        "Measure a model: perplexity, reward-model accuracy, and tasks of your own.",
+        "instructgpt_fast.evaluate:EvaluateConfig", f"{_TOOLS}:evaluate_checkpoint"),
     "report": Command(
         "Write one HTML file about a run, or about several: figures, samples, diagnosis.",
         "instructgpt_fast.cli.report:Report", "instructgpt_fast.cli.report:write_report"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from instructgpt_fast.callable_module import make_callable
+from instructgpt_fast.evaluate.likelihood import Likelihood, loglikelihoods, rolling_loglikelihoods
 from instructgpt_fast.evaluate.measure import Difference, Measure
 from instructgpt_fast.evaluate.options import EvaluateConfig
+from instructgpt_fast.evaluate.pass_at_k import pass_at_k
 from instructgpt_fast.evaluate.perplexity import Perplexity, joined, perplexity
 from instructgpt_fast.evaluate.reading import read_comparisons, read_demonstrations, read_stream
 from instructgpt_fast.evaluate.reward_accuracy import (
@@ -26,6 +28,7 @@ __all__ = [
     "Difference",
     "EvaluateConfig",
     "Evaluation",
+    "Likelihood",
     "Measure",
     "Perplexity",
     "RankedAnswers",
@@ -35,12 +38,15 @@ __all__ = [
     "evaluate",
     "joined",
     "judging",
+    "loglikelihoods",
     "pack_tokens",
+    "pass_at_k",
     "perplexity",
     "read_comparisons",
     "read_demonstrations",
     "read_stream",
     "reward_accuracy",
+    "rolling_loglikelihoods",
     "score_sequences",
 ]
 

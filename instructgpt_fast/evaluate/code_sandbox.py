@@ -82,8 +82,11 @@ def run_programs(
     """
     limits = CodeLimits() if limits is None else limits
     missing_isolation()
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
         return [verdict for verdict, _ in pool.map(lambda problem: _run(problem, limits), problems)]
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted caller waits for what runs, not for what has not begun
 
 
 @functools.cache

@@ -6,7 +6,10 @@ import itertools
 import json
 import math
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +177,30 @@ def test_where_the_kernel_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [verdict.outcome for verdict, _ in found[:-1]] == ["passed", "failed", "failed", "timed_out"]
     assert all(missing == ["network (refused)"] for _, missing in found)
     assert jails(driver) == []
+
+
+@pytest.mark.slow
+def test_programs_end_with_who_ran_them(tmp_path: Path) -> None:
+    """Killed without a word, as by the kernel when memory runs out: nothing that was running goes on."""
+    program = (
+        "from instructgpt_fast.evaluate.code_sandbox import CodeLimits, CodeProblem, run_programs\n"
+        "run_programs([CodeProblem('while True: pass', '')] * 3, CodeLimits(seconds=300), workers=3)\n"
+    )
+    root = Path(igf.__file__).parents[1]
+    caller = subprocess.Popen([sys.executable, "-c", program], cwd=root, env={**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        wait_until(lambda: len(jails(code_sandbox._JAIL)) == 9)  # three of each: supervisor, init, candidate
+    finally:
+        caller.kill()
+        caller.wait()
+    wait_until(lambda: jails(code_sandbox._JAIL) == [])
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ docs/pii.md says what was measured and what each finder takes for its kind.
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,7 +28,6 @@ KINDS = ("key", "email", "iban", "card", "ip", "phone")
 # A text with fewer digits than the shortest of a kind has costs no search for it.
 _DIGITS_OF_AN_ADDRESS = 4  # 1.1.1.1
 _DIGITS_OF_A_NUMBER = 7  # a subscriber's number with its area
-_SPELLED_AT = re.compile(r"[\[({<] ?at ?[\])}>]", re.IGNORECASE)
 
 
 class Finding(NamedTuple):
@@ -52,8 +50,7 @@ def find_pii(text: str, regions: Sequence[str] = ()) -> list[Finding]:
     folded = fold(text)
     plain = folded.text
     spans = [("key", *span) for span in find_keys(plain)]
-    if "@" in plain or _SPELLED_AT.search(plain):
-        spans += [("email", *span) for span in find_emails(plain)]
+    spans += [("email", *span) for span in find_emails(plain)]
     digits = sum(map(plain.count, "0123456789"))
     if digits >= _DIGITS_OF_AN_ADDRESS:
         spans += [("ip", *span) for span in find_ips(plain)]

@@ -34,7 +34,7 @@ _HOOK = re.compile(r"https://hooks\.slack\.com/services/[A-Za-z0-9/]{20,80}")
 _PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_MOST = 16_384  # characters of one private key, at most
-_PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,-]*")
+_PEM_BODY = re.compile(r"(?:(?:\s|\\[nr])*[A-Za-z0-9+/=]{20,100})*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.]{1,20}://[^\s:/@]{0,64}:([^\s/@]{3,200})@")
 _USER = re.compile(r"(?:^|\s)(?:-u|--user)[ =][\w.@-]{1,64}:([^\s\"']{6,200})")  # curl's
 _QUERY = re.compile(r"&\w+=")
@@ -65,6 +65,8 @@ _PLACEHOLDER = re.compile(
     r"[$%<@/{]|https?:|.*(?:\$\{|\{\{|\*\*|\.\.\.|xxx|your|example\.|changeme|placeholder|redacted)", re.IGNORECASE
 )
 _NAME_IN_CODE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+\Z")
+# Words and small numbers with signs between: a name that someone chose.
+_IDENTIFIER = re.compile(r"(?:[A-Za-z]+[0-9]{0,3}|[0-9]{1,4})(?:[_./:-](?:[A-Za-z]+[0-9]{0,3}|[0-9]{1,4}))*\Z")
 
 
 def entropy_bits(text: str) -> float:
@@ -103,15 +105,19 @@ def find_keys(text: str) -> Iterator[Span]:
 
 
 def _private_keys(text: str) -> Iterator[Span]:
-    """Yield each private key from its BEGIN to its END; without one, as far as its letters go."""
-    done = 0
+    """Yield each private key from its BEGIN to its END; without one, as far as lines of base64 go."""
+    ends = [found.end() for found in _PEM_END.finditer(text)]
+    done = at = 0
     for begin in _PEM.finditer(text):
         if begin.start() < done:
             continue
-        body = _PEM_BODY.match(text, begin.end(), begin.end() + _PEM_MOST)
-        done = len(text) if body is None else body.end()
-        end = _PEM_END.match(text, text.rfind("-----END", begin.end(), done + 8)) if body else None
-        done = end.end() if end else done
+        while at < len(ends) and ends[at] <= begin.end():
+            at += 1
+        if at < len(ends) and ends[at] - begin.start() <= _PEM_MOST:
+            done = ends[at]
+        else:
+            body = _PEM_BODY.match(text, begin.end())
+            done = begin.end() if body is None else body.end()
         yield begin.start(), done
 
 
@@ -133,7 +139,7 @@ def _named(text: str) -> Iterator[Span]:
 def _is_secret(value: str) -> bool:
     return (
         " " not in value and any(map(str.isdigit, value)) and any(map(str.isalpha, value))
-        and entropy_bits(value) >= _BITS_OF_A_SECRET
+        and entropy_bits(value) >= _BITS_OF_A_SECRET and not _IDENTIFIER.match(value)
     )
 
 

@@ -25,6 +25,7 @@ _SPELLED = re.compile(
     r"(?<![\w.%+-])([\w.%+-]{1,64}) ?[\[({<] ?at ?[\])}>] ?"
     r"(\w[\w-]{0,62}(?: ?(?:[\[({<] ?(?:dot|punkt|point|punto) ?[\])}>]|\.) ?\w[\w-]{0,62}){1,4})", re.IGNORECASE,
 )
+_SPELLED_AT = re.compile(r"[\[({<] ?at ?[\])}>]", re.IGNORECASE)
 _SPELLED_DOT = re.compile(r" ?[\[({<] ?(?:dot|punkt|point|punto) ?[\])}>] ?", re.IGNORECASE)
 _USER_OF_URL = re.compile(r"://[^\s/@]{0,120}\Z")
 
@@ -56,6 +57,8 @@ def find_emails(text: str) -> Iterator[Span]:
         if span is not None:
             yield span
         at = text.find("@", at + 1)
+    if not _SPELLED_AT.search(text):
+        return
     for found in _SPELLED.finditer(text):
         if _is_host(_SPELLED_DOT.sub(".", found[2]).replace(" ", "")):
             yield found.span()

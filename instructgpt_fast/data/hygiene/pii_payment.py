@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from instructgpt_fast.data.hygiene.pii_fold import JOINED
 
@@ -52,18 +53,27 @@ def find_ibans(text: str) -> Iterator[Span]:
     at = 0
     while found := _IBAN.search(text, at):
         start, at = found.start(), found.start() + 4
-        for end in _ends(text, start, found.end()):
-            if iban.is_valid(text[start:end], check_country=False):
-                yield start, end
-                at = end
-                break
+        length = _iban_length(text[start : start + 2].upper())
+        end = _end(text, start, found.end(), length) if length else None
+        if end is not None and iban.is_valid(text[start:end], check_country=False):
+            yield start, end
+            at = end
 
 
-def _ends(text: str, start: int, limit: int) -> Iterator[int]:
-    """Yield where a number that begins at `start` could end: behind 15 to 34 letters and digits, before none."""
+def _end(text: str, start: int, limit: int, length: int) -> int | None:
+    """Return where `length` letters and digits from `start` on end, or None where they do not, or the word goes on."""
     count = 0
     for place in range(start, limit):
-        if text[place] not in _BETWEEN:
-            count += 1
-            if count >= 15 and not _JOINED.match(text, place + 1):
-                yield place + 1
+        count += text[place] not in _BETWEEN
+        if count == length:
+            return None if _JOINED.match(text, place + 1) else place + 1
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _iban_length(country: str) -> int | None:
+    """Return the characters of a country's IBAN, by the registry of python-stdnum, or None where it has none."""
+    from stdnum import numdb
+
+    form = numdb.get("iban").info(country)[0][1].get("bban")
+    return None if form is None else 4 + sum(map(int, re.findall(r"[0-9]+", form)))

@@ -64,6 +64,8 @@ def _in_run(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterat
         yield from _behind_zeros(text, start, end)
         return
     word = _WORD.search(text, max(0, start - _WORD_REACH), start) is not None
+    if not word and _GROUP.fullmatch(text, start, end):
+        return
     for region in regions:
         for first, last in _matches(text, start, end, region, certain=not word):
             if word or not _GROUP.fullmatch(text, first, last):

@@ -1,6 +1,6 @@
 """Precision and recall of the PII filter on the labelled file: `python -m benchmarks.pii` records them.
 
-python -m benchmarks.pii            writes benchmarks/results/cpu/pii.json
+python -m benchmarks.pii                    writes benchmarks/results/cpu/pii.json, prints the table of docs/pii.md
 python -m benchmarks.pii --misses tuned     prints what is wrong in a half of the file, and writes nothing
 """
 
@@ -90,6 +90,26 @@ def results() -> dict[str, Any]:
     return halves
 
 
+def table(found: dict[str, Any]) -> str:
+    """The figures as docs/pii.md shows them."""
+    lines = ["| half | kind | labelled | precision | recall | wholly masked |", "|---|---|---|---|---|---|"]
+    for half, figures in found.items():
+        for kind, row in figures["kinds"].items():
+            said = " | ".join(percent(row[name]) for name in ("precision", "recall", "share_hidden"))
+            lines.append(f"| {half.replace('_', ' ')} | {kind} | {row['labelled']} | {said} |")
+    for half, figures in found.items():
+        lines.append(f"\n{half.replace('_', ' ')}: a finding in {figures['clean_lines_with_a_finding']} of "
+                     f"{figures['clean_lines']} lines that hold nothing private.")
+    return "\n".join(lines)
+
+
+def percent(share: dict[str, Any] | None) -> str:
+    """A share with its interval, in percent."""
+    if share is None:
+        return "none"
+    return f"{share['value']:.1%} ({share['interval'][0]:.0%}..{share['interval'][1]:.0%})"
+
+
 def misses(half: str) -> list[str]:
     """A line of text for each line of the file whose findings are not its labels."""
     said = []
@@ -107,8 +127,9 @@ def main() -> None:
     if half:
         print("\n".join(misses(half)))
         return
-    RESULT.write_text(json.dumps(results(), indent=2) + "\n", encoding="utf-8")
-    print(RESULT.read_text(encoding="utf-8"))
+    found = results()
+    RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(table(found))
 
 
 if __name__ == "__main__":

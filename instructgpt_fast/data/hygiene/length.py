@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from instructgpt_fast.errors import ConfigError
 
-__all__ = ["GOPHER", "GOPHER_WORDS", "QualityRules", "length_reason", "quality_reason"]
+__all__ = ["DEFAULT", "GOPHER", "GOPHER_WORDS", "QualityRules", "length_reason", "quality_reason"]
 
 _NO_LETTER = re.compile(r"[\d_]+|[^\w\s]+")
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")

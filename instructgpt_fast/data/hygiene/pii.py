@@ -7,6 +7,7 @@ docs/pii.md says what was measured and what each finder takes for its kind.
 from __future__ import annotations
 
 import importlib.util
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -91,30 +92,10 @@ def _require_packages() -> None:
 
 
 def _resolved(spans: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    """Return the spans that stay, in order of place: by KINDS, then the longer, then the earlier."""
-    kept: list[tuple[str, int, int]] = []
-    for kind in KINDS:
-        own = sorted((s for s in spans if s[0] == kind), key=lambda s: (s[1], -s[2]))
-        if own:
-            kept = _merged(kept, own)
-    return kept
-
-
-def _merged(
-    kept: list[tuple[str, int, int]], later: list[tuple[str, int, int]]
-) -> list[tuple[str, int, int]]:
-    """Return `kept`, and of `later` (both sorted by place) what overlaps neither them nor a longer one of its own."""
-    merged: list[tuple[str, int, int]] = []
-    at = 0
-    for span in later:
-        while at < len(kept) and kept[at][2] <= span[1]:
-            merged.append(kept[at])
-            at += 1
-        if at < len(kept) and kept[at][1] < span[2]:
-            continue
-        if merged and merged[-1][2] > span[1]:
-            if merged[-1][0] == span[0] and span[2] - span[1] > merged[-1][2] - merged[-1][1]:
-                merged[-1] = span
-            continue
-        merged.append(span)
-    return merged + kept[at:]
+    """Return the spans that stay, in order of place; taken by KINDS, then the longer, then the earlier."""
+    kept: list[tuple[int, int, str]] = []
+    for kind, start, end in sorted(spans, key=lambda span: (KINDS.index(span[0]), span[1] - span[2], span[1])):
+        at = bisect_left(kept, (start, end, kind))
+        if (at == 0 or kept[at - 1][1] <= start) and (at == len(kept) or end <= kept[at][0]):
+            kept.insert(at, (start, end, kind))
+    return [(kind, start, end) for start, end, kind in kept]

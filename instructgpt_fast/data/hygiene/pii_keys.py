@@ -35,7 +35,7 @@ _PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?---
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_MOST = 16_384  # characters of one private key, at most
 _PEM_BODY = re.compile(r"(?:(?:\s|\\[nr])*[A-Za-z0-9+/=]{20,100})*")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.]{1,20}://[^\s:/@]{0,64}:([^\s/@]{3,200})@")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.]{1,20}://[^\s:/@]{0,64}:([^\s/@:]{3,200})@")
 _USER = re.compile(r"(?:^|\s)(?:-u|--user)[ =][\w.@-]{1,64}:([^\s\"']{6,200})")  # curl's
 _QUERY = re.compile(r"&\w+=")
 _HEADER = re.compile(r"\b(?:Bearer|Basic|Token)[ ]{1,3}([A-Za-z0-9._~+/-]{16,2000}={0,2})", re.IGNORECASE)
@@ -62,8 +62,9 @@ _BITS_OF_A_PASSWORD = 20.0  # 8 different characters have 24
 _BITS_OF_A_SECRET = 48.0  # 16 characters of 8 kinds; less is a name or a word
 _LONG_WORD = 16  # the shortest token above has as many characters in a row
 _PLACEHOLDER = re.compile(
-    r"[$%<@/{]|https?:|.*(?:\$\{|\{\{|\*\*|\.\.\.|xxx|your|example\.|changeme|placeholder|redacted)", re.IGNORECASE
+    r"[$%<@/{[]|https?:|.*(?:\$\{|\{\{|\*\*|\.\.\.|xxx|your|example\.|changeme|placeholder|redacted)", re.IGNORECASE
 )
+_PLACEHOLDER_OF_A_URL = re.compile(r"pass(?:word|wd)?|pwd?|secret|token|xyz|abc|123", re.IGNORECASE)
 _NAME_IN_CODE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+\Z")
 # Words and small numbers with signs between: a name that someone chose.
 _IDENTIFIER = re.compile(r"(?:[A-Za-z]+[0-9]{0,3}|[0-9]{1,4})(?:[_./:-](?:[A-Za-z]+[0-9]{0,3}|[0-9]{1,4}))*\Z")
@@ -95,7 +96,7 @@ def find_keys(text: str) -> Iterator[Span]:
                 yield found.span(1)
     if "://" in text:
         for found in _URL.finditer(text):
-            if not _PLACEHOLDER.match(found[1]):
+            if not (_PLACEHOLDER.match(found[1]) or _PLACEHOLDER_OF_A_URL.fullmatch(found[1])):
                 yield found.span(1)
     if " -u" in text or "--user" in text:
         yield from (found.span(1) for found in _USER.finditer(text) if _is_password(found[1], quoted=False))

@@ -18,6 +18,8 @@ _CARD = re.compile(
     r"[0-9]{4}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{1,3})?|[0-9]{4}([ -])[0-9]{6}\2[0-9]{4,5}|[0-9]{13,19}"
     rf")(?![{JOINED}/]|[.,][0-9]|-[{JOINED}])"
 )
+_GROUPS_BEFORE = re.compile(r"(?:(?<![0-9A-Za-z])(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]{4,5} ){0,2}\Z")
+_GROUPS_BEHIND = re.compile(r"(?: (?=[A-Fa-f]*[0-9])[0-9A-Fa-f]{4,5}(?![0-9A-Za-z])){0,2}")
 # First digits and lengths of the networks as they publish them; Maestro's wide ranges only where it alone issues.
 _NETWORK = re.compile(
     r"(?:4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})|(?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}"
@@ -33,14 +35,23 @@ _JOINED = re.compile(f"[{JOINED}]")
 def find_cards(text: str) -> Iterator[Span]:
     """Yield the places of card numbers: a known network's first digits and length, printed groups, Luhn's checksum.
 
-    A number inside a longer one, with letters or decimals set to it, or grouped otherwise is not taken.
+    A number inside a longer one, with letters or decimals set to it, in a row of such groups (a table of hexadecimal
+    numbers) or grouped otherwise is not taken.
     """
     from stdnum import luhn
 
     for found in _CARD.finditer(text):
+        if not found[0].isdigit() and _in_a_row(text, *found.span()):
+            continue
         digits = found[0].replace(" ", "").replace("-", "")
         if _NETWORK.match(digits) and luhn.is_valid(digits):
             yield found.span()
+
+
+def _in_a_row(text: str, start: int, end: int) -> bool:
+    """Whether two or more groups of four stand beside text[start:end]: it is cut out of a table."""
+    before, behind = _GROUPS_BEFORE.search(text, max(0, start - 12), start), _GROUPS_BEHIND.match(text, end)
+    return sum(found[0].count(" ") for found in (before, behind) if found) >= 2
 
 
 def find_ibans(text: str) -> Iterator[Span]:

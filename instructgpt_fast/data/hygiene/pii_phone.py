@@ -15,7 +15,7 @@ Span = tuple[int, int]
 
 # What could be a number: digits in groups with up to 4 separators between, a plus or a bracket before.
 _RUN = re.compile(r"(?:\+ {0,2}\(? ?|\( ?)?[0-9]+(?:[ ().\-/]{1,4}[0-9]+)*")
-_COUNTRY = re.compile(r"00(?: ?(?:[17]|[2-9][0-9]{1,2})[ ().\-/]|[1-9][0-9]{6})")
+_COUNTRY = re.compile(r"00(?: ?([17]|[2-9][0-9]{1,2})[ ().\-/]|[1-9][0-9]{6})")
 _GROUP = re.compile(r"[0-9]+")
 _WORD = re.compile(
     r"\b(?:tel|phone|telephone|call|mobile|cell|fax|sms|text|ring|dial|whatsapp|hotline|portable|móvil|movil|celular|cel"
@@ -23,6 +23,7 @@ _WORD = re.compile(
     r"|telefon|電話|电话|手机|携帯|전화|هاتف|☎|📞", re.IGNORECASE,
 )
 _WORD_REACH = 24  # characters before a number in which such a word speaks for it
+_DIGITS_BESIDE = 4  # a year or an hour beside a number; more are a table
 _BEHIND = re.compile(f"[{JOINED}]")
 _POSSIBLE_DIGITS = 9  # a number that only could be one, by its length, has at least so many digits
 _BEFORE, _AFTER = 4, 24  # characters around a run that the matcher sees: signs before it, an extension after
@@ -45,7 +46,8 @@ def find_phones(text: str, regions: tuple[str, ...] = ()) -> Iterator[Span]:
     """Yield the places of phone numbers: international ones (+ or 00 first), national ones of `regions` alone.
 
     A number must be one by its country's plan; behind a plus, or a word such as phone or tel, a possible length is
-    enough, because plans grow. National digits without a separator need such a word: any long number has that form.
+    enough, because plans grow. A national number without such a word must stand in the groups of its plan and not in a
+    row of numbers; digits without a separator are none, because any long number has that form.
     """
     for found in _RUN.finditer(text):
         start, end = found.span()
@@ -68,26 +70,43 @@ def _in_run(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterat
         return
     for region in regions:
         for first, last in _matches(text, start, end, region, certain=not word):
-            if word or not _GROUP.fullmatch(text, first, last):
+            if word or not (_is_plain_number(text, first, last) or _in_a_row(text, start, first, last, end)):
                 yield first, last
+
+
+def _is_plain_number(text: str, first: int, last: int) -> bool:
+    """Whether text[first:last] is digits alone, or a decimal fraction: a phone number's points are two at least."""
+    between = set(_GROUP.sub("", text[first:last]))
+    points = text.count(".", first, last)
+    return not between or (points > 0 and (points == 1 or between != {"."})) or (first > 0 and text[first - 1] == ".")
+
+
+def _in_a_row(text: str, start: int, first: int, last: int, end: int) -> bool:
+    """Whether text[first:last] is one of a row of numbers: the run that it is in has more than a few digits besides."""
+    return sum(map(str.isdigit, text[start:first] + text[last:end])) > _DIGITS_BESIDE
 
 
 def _behind_zeros(text: str, start: int, end: int) -> Iterator[Span]:
     """Yield the number behind 00 and its country: the matcher is shown a plus, it knows 00 in some regions only."""
-    if not _COUNTRY.match(text, start):
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, Leniency
+
+    country = _COUNTRY.match(text, start)
+    if country is None or (country[1] and int(country[1]) not in COUNTRY_CODE_TO_REGION_CODE):
         return
-    for first, last in _matches(f" +{text[start + 2 : end + _AFTER]}", 1, end - start, None, certain=False):
-        yield (start if first == 1 else start + first), start + last
+    for first, last in _matched(f" +{text[start + 2 : end + _AFTER]}", 1, end - start, None, Leniency.VALID):
+        if first == 1 and text[start - 1 : start] != ".":
+            yield start, start + last
 
 
 def _matches(text: str, start: int, end: int, region: str | None, *, certain: bool) -> list[Span]:
     """Return what phonenumbers' matcher finds beginning in text[start:end]; `region` is whose national form counts.
 
-    certain: only numbers that the plans hold; otherwise, where there is none, those that have a possible length.
+    certain: only numbers that the plans hold, in the groups that they give; otherwise any that the plans hold, and
+    where there is none those that have a possible length.
     """
     from phonenumbers import Leniency
 
-    found = _matched(text, start, end, region, Leniency.VALID)
+    found = _matched(text, start, end, region, Leniency.STRICT_GROUPING if certain else Leniency.VALID)
     if found or certain:
         return found
     return [

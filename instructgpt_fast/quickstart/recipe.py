@@ -66,6 +66,7 @@ class Recipe:
             **self._run(name), init=checkpoints["sft"], data=str(self.material.comparisons),
             demonstrations=str(self.material.validation_demonstrations), train_batch_size=plan.reward_batch,
             per_device_train_batch_size=plan.reward_batch, learning_rate=5e-4, save_steps=50,
+            eval_data=str(self.material.validation_comparisons), per_device_eval_batch_size=64,
         )
 
     def _ppo(self, name: str, checkpoints: dict[str, str], **more: Any) -> PpoConfig:

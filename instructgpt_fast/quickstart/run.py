@@ -22,6 +22,7 @@ from instructgpt_fast.quickstart.ranking import Sampler, ranked_answers, with_se
 from instructgpt_fast.quickstart.recipe import Recipe
 from instructgpt_fast.quickstart.results import answers_of, measure_accuracy, measure_perplexity, measure_policy
 from instructgpt_fast.quickstart.table import show_results
+from instructgpt_fast.report import report
 from instructgpt_fast.tokenizer import Tokenizer
 from instructgpt_fast.train import train
 
@@ -88,7 +89,7 @@ class Journal:
 
 
 def run_quickstart(config: QuickstartConfig) -> QuickstartResult:
-    """Train a tokenizer, a base model, SFT, a reward model, PPO and PPO-ptx; measure and show them.
+    """Train a tokenizer, a base model, SFT, a reward model, PPO and PPO-ptx; measure and show them, in report.html too.
 
     Raises what `instructgpt_fast.train` raises; after Ctrl-C the same call continues.
     """
@@ -112,6 +113,7 @@ def run_quickstart(config: QuickstartConfig) -> QuickstartResult:
     results = journal.once("results", lambda: _measure(checkpoints, material, plan, config))
     results = {**results, "seconds": {name: entry["seconds"] for name, entry in journal.done.items()}}
     atomic_write(folder / "results.json", json.dumps(results, indent=1))
+    report(folder)
     show_results(results, folder)
     return QuickstartResult(folder, results)
 

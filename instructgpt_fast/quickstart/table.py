@@ -47,5 +47,7 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
         console.print(f"\n[bold]{escape(prompt)}[/bold]")
         for name, title in NAMES.items():
             console.print(f"  [cyan]{title:>10}[/cyan]  {escape(answers[name][index].strip())}")
-    console.print(f"\nThe run is in {folder}: results.json, metrics.jsonl of each stage, checkpoints. Talk to it:")
-    console.print(f"  instructgpt-fast chat {results['checkpoints']['ppo_ptx']}", soft_wrap=True)
+    console.print(f"\nThe run is in {folder}: results.json, metrics.jsonl of each stage, checkpoints.", soft_wrap=True)
+    console.print(f"Its curves, samples and diagnosis, one page: {folder / 'report.html'}", soft_wrap=True)
+    console.print("Talk to it:")
+    console.print(f"  instructgpt-fast chat --checkpoint {results['checkpoints']['ppo_ptx']}", soft_wrap=True)

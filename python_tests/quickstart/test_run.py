@@ -57,8 +57,13 @@ def test_a_stopped_run_continues_and_a_finished_one_is_shown_again(
     # The SFT model is the reference, so its KL to itself is zero but for the order of float32 sums.
     assert result.results["policies"]["sft"]["kl"] == pytest.approx(0.0, abs=1e-4)
     shown = capsys.readouterr().out
-    for text in ("perplexity", "PPO-ptx", "held-out pairs", "stand-in", "instructgpt-fast chat"):
+    talk = "instructgpt-fast chat --checkpoint"
+    for text in ("perplexity", "PPO-ptx", "held-out pairs", "stand-in", "report.html", talk):
         assert text in shown
+
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in ("Pretraining", "Supervised fine-tuning", "Calibration", "Reward against KL", "PPO-ptx"):
+        assert text in page
 
     monkeypatch.setattr(run, "train", lambda options: pytest.fail("a finished stage ran again"))
     assert run_quickstart(config(tmp_path)).results == result.results

@@ -52,11 +52,11 @@ def loss_diverging(curves: Curves, options: Options) -> Shown | None:
 
 def loss_rate_too_high(curves: Curves, options: Options) -> Shown | None:
     """The loss is above that of the model before its first update."""
-    loss, median, noise = _smooth_loss(curves)
+    loss, median, _ = _smooth_loss(curves)
     if not len(loss) or loss.steps[0] != 1:
         return None
     begun = loss.begun(1)
-    at = first_true(median > begun + np.maximum(limit("loss_above_start"), 2.0 * noise))
+    at = first_true(median > begun + limit("loss_above_start"))
     if at is None:
         return None
     step = int(loss.steps[at])
@@ -79,7 +79,7 @@ def loss_not_falling(curves: Curves, options: Options) -> Shown | None:
         first, last = seen[:third], seen[-third:]
         fall = first.mean() - last.mean()
         doubt = 2.0 * math.sqrt(2.0 / third) * scatter(seen)[-1]
-        if fall < min(limit("loss_fall") * first.mean(), doubt):
+        if fall < limit("loss_fall") * first.mean() and doubt < limit("loss_doubt") * first.mean():
             step = int(loss.steps[at])
             return Shown(
                 step, f"The loss was {first.mean():.4g} nats at first and is {last.mean():.4g} by step {step}.",

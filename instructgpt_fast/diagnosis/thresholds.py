@@ -93,6 +93,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "loss_patience": Threshold(200, "O", "steps before a loss that stays where it was is reported"),
     "loss_records": Threshold(15, "O", "logged steps before a loss that stays where it was is reported"),
     "loss_fall": Threshold(0.005, "O", "share of the first loss: the least that counts as a fall"),
+    "loss_doubt": Threshold(0.03, "O", "share of the first loss: where batches scatter more, a fall could be hidden"),
     "eval_rise": Threshold(0.02, "O", "share above the lowest evaluation loss, at two evaluations in a row"),
     "chance_pairs": Threshold(
         0.05, "O", "half width of the accuracy's interval: with fewer pairs nothing can be said about chance",

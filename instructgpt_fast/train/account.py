@@ -55,7 +55,8 @@ class Account:
     def measure_ceiling(self) -> None:
         """Measure what the device can do when the run was long enough for the question to make sense."""
         if self._begun is not None and time.monotonic() - self._begun >= WORTH_MEASURING:
-            self._record = dataclasses.replace(self._record, ceiling=measure_ceiling(self._device, self._dtype))
+            found = measure_ceiling(self._device, self._dtype, LONG_PRODUCT)
+            self._record = dataclasses.replace(self._record, ceiling=found)
 
     def end(self) -> None:
         """Write what is known. Raises CheckpointError when the disk refuses."""
@@ -66,7 +67,7 @@ class Account:
         self._record.write(self._run_dir)
 
 
-def measure_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = LONG_PRODUCT) -> Ceiling:
+def measure_ceiling(device: torch.device, dtype: torch.dtype, seconds: float) -> Ceiling:
     """FLOP/s of the best of three products of square matrices, so large that one takes `seconds` at least."""
     side = SMALLEST
     while True:

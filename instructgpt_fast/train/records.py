@@ -5,6 +5,7 @@ Not covered: metrics.jsonl (metrics.py) and findings.json (instructgpt_fast.diag
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -128,9 +129,16 @@ class SamplesLog:
         self.steps |= {sample.step for sample in samples}
 
     def keep_until(self, step: int) -> None:
-        """Drop the samples after `step`: a resumed run draws them again."""
+        """Drop the samples after `step` (of 0: all), which a resumed run draws again, and the last ones if some miss.
+
+        Some miss when a process died while it wrote: then there are fewer than at the step before.
+        """
         if self._path.exists():
-            kept = [sample for sample in read_samples(self._path.parent) if sample.step <= step]
+            kept = [sample for sample in read_samples(self._path.parent) if sample.step <= step and step > 0]
+            counts = collections.Counter(sample.step for sample in kept)
+            steps = sorted(counts)
+            if len(steps) > 1 and counts[steps[-1]] < counts[steps[-2]]:
+                kept = [sample for sample in kept if sample.step != steps[-1]]
             text = "".join(json.dumps(asdict(sample)) + "\n" for sample in kept)
             atomic_write(self._path, text, error=CheckpointError)
             self.steps = {sample.step for sample in kept}

@@ -84,8 +84,8 @@ CASES: dict[str, Shown] = {
                        lambda s: {**lm(s), "loss": 9.0 if s == 20 else lm(s)["loss"]}),
     "loss_learning_rate_too_high": ("sft", lambda s: {**lm(s), "loss": ramp(s, 2, 7)},
                                     lambda s: {**lm(s), "loss": ramp(s, 2, 2.3)}),
-    "loss_not_falling": ("sft", lambda s: {**lm(s), "loss": 3 + 0.1 * wave(s)},
-                         lambda s: {**lm(s), "loss": 3 - 0.01 * s + 0.1 * wave(s)}),
+    "loss_not_falling": ("sft", lambda s: {**lm(s), "loss": 3 + 0.05 * wave(s)},
+                         lambda s: {**lm(s), "loss": 3 - 0.01 * s + 0.05 * wave(s)}),
     "reward_at_chance": ("reward", lambda s: {**reward(s), "eval_accuracy": 0.51},
                          lambda s: {**reward(s), "eval_accuracy": 0.51, "eval_accuracy_ci95": 0.2}),
     "evaluation_loss_rising": ("pretrain", lambda s: evaluated(s, ramp(s, 4, 5, 20, 30)),
@@ -174,6 +174,10 @@ def test_gradients_that_overflow_again_and_again() -> None:
 def test_whitened_scores_say_nothing_about_the_objective() -> None:
     record = CASES["objective_falling"][1]
     assert "objective_falling" not in found("ppo", record, whiten_scores=True)
+
+
+def test_batches_that_scatter_widely_could_hide_a_fall() -> None:
+    assert "loss_not_falling" not in found("sft", lambda s: {**lm(s), "loss": 3 + wave(s)})
 
 
 def test_a_plateau_after_a_fall_is_no_fault() -> None:

@@ -14,13 +14,14 @@ import numpy as np
 
 from instructgpt_fast.report.axes import shown
 from instructgpt_fast.report.figure import plain_table
-from instructgpt_fast.report.markup import Markup, element, join
+from instructgpt_fast.report.markup import Markup, element
 from instructgpt_fast.report.read import RunFiles
 from instructgpt_fast.train.records import Sample
 
 __all__ = ["samples_section"]
 
 SIDE = 5  # classes on each side of zero
+BEGINNING, END = 100, 40  # tokens shown of an answer that is longer than both together
 FULL = 0.98  # share of the numbers that the scale holds; beyond, the darkest colour stands
 
 
@@ -157,11 +158,23 @@ def _answer(title: str, sample: Sample, scales: dict[str, float]) -> Markup:
         facts.append(f"KL {shown(round(sum(sample.kl), 3))} nats")
     if not sample.finished:
         facts.append("cut off")
-    tokens = [_token(sample, place, scales) for place in range(len(sample.tokens))]
+    begins, ends = _shown_tokens(sample)
+    tokens = [_token(sample, place, scales) for place in begins]
+    if ends:
+        tokens.append(element("span", f" […{ends[0] - len(begins):,} tokens…] ", class_="gap"))
+        tokens += [_token(sample, place, scales) for place in ends]
     return element(
         "div", element("h4", title, " ", element("small", " · ".join(facts))), element("p", *tokens, class_="answer"),
         class_="side",
     )
+
+
+def _shown_tokens(sample: Sample) -> tuple[range, range]:
+    """Places of the tokens that are shown: the beginning and the end of a long answer, all of a short one."""
+    count = len(sample.tokens)
+    if count <= BEGINNING + END:
+        return range(count), range(0)
+    return range(BEGINNING), range(count - END, count)
 
 
 def _token(sample: Sample, place: int, scales: dict[str, float]) -> Markup:
@@ -186,6 +199,6 @@ def _numbers(sample: Sample) -> Markup:
     there = [quantity for quantity in QUANTITIES if quantity.of(sample) is not None]
     rows = [
         [repr(sample.tokens[place]), *(shown(float((quantity.of(sample) or [])[place])) for quantity in there)]
-        for place in range(len(sample.tokens))
+        for part in _shown_tokens(sample) for place in part
     ]
-    return join(plain_table(["token", *(quantity.name for quantity in there)], rows))
+    return plain_table(["token", *(quantity.name for quantity in there)], rows)

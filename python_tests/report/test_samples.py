@@ -85,6 +85,20 @@ def test_the_switch_offers_what_there_is(run: RunFiles) -> None:
     assert shown.all("span", "k1") == []
 
 
+def test_of_a_long_answer_the_beginning_and_the_end_are_shown(run: RunFiles) -> None:
+    count = 1024
+    long = dataclasses.replace(
+        run.samples[0], tokens=[f" {i}" for i in range(count)], logprobs=[-1.0] * count, kl=[0.1] * count,
+        advantages=[0.2] * count, values=[0.3] * count, token_ids=list(range(count)),
+    )
+    shown = section(dataclasses.replace(run, samples=[long, dataclasses.replace(long, step=9)]))
+    tokens = shown.all("p", "answer")[0].all("span", "t")
+    assert [token.text for token in tokens] == [f" {i}" for i in [*range(100), *range(984, 1024)]]
+    assert "[…884 tokens…]" in shown.text
+    assert "1024 tokens" in shown.text
+    assert len(shown.all("table")[0].all("tr")) == 141
+
+
 def test_a_run_that_stopped_before_its_second_sample(run: RunFiles, tmp_path: Path) -> None:
     shown = section(dataclasses.replace(run, samples=run.samples[:3]))
     assert "Only one sample was drawn so far" in shown.text

@@ -121,7 +121,7 @@ def test_servers_killed_again_and_again_lose_nothing(tmp_path: Path) -> None:
         )
 
 
-def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_harms_nothing_and_the_next_server_goes_on(tmp_path: Path) -> None:
     database = Path(filled(tmp_path / "labels.sqlite"))
     with process(tmp_path / "log", database) as server, httpx.Client(base_url=server.url(), timeout=60.0) as http:
         ann = signed_in(http, "Ann")
@@ -139,9 +139,15 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
         assert ann.again(task["id"])["payload"] == ranking(task)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
         assert ann.put(task["id"], 1, longer).json() == {"revision": 2, "status": "done"}
-    store = Store(database)
-    assert store.task(ann.labeler, task["id"])["payload"] == longer
-    store.close()
+        begun = ann.task()
+        assert ann.put(begun["id"], 0, ranking(begun), "draft").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0, server.told
+    # The next server goes on where this one ended.
+    with running(database) as again:
+        ann = signed_in(again.http, "  ANN ")
+        assert ann.again(task["id"])["payload"] == longer
+        assert ann.task() == {**begun, "status": "draft", "revision": 1, "payload": ranking(begun)}
 
 
 def test_an_empty_page_of_the_disk_is_a_full_disk_too(tmp_path: Path) -> None:
@@ -168,20 +174,6 @@ def test_two_servers_never_write_one_database(tmp_path: Path, capsys: pytest.Cap
         task = ann.task()
         assert ann.put(task["id"], 0, ranking(task)).status_code == 200
     Store(database).close()
-
-
-def test_a_restarted_server_goes_on_where_the_other_ended(tmp_path: Path) -> None:
-    database = filled(tmp_path / "labels.sqlite")
-    with process(tmp_path / "log", database) as server:
-        with httpx.Client(base_url=server.url(), timeout=60.0) as http:
-            ann = signed_in(http, "Ann")
-            task = ann.task()
-            assert ann.put(task["id"], 0, ranking(task), "draft").status_code == 200
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0, server.told
-    with running(database) as again:
-        ann = signed_in(again.http, "  ANN ")
-        assert ann.task() == {**task, "status": "draft", "revision": 1, "payload": ranking(task)}
 
 
 def test_history_keeps_every_change_and_nothing_is_deleted(tmp_path: Path) -> None:

@@ -72,8 +72,9 @@ def test_answers_depend_on_their_prompt_alone_and_on_each_checkpoint_in_turn(
     for answers in found.values():
         assert len({text.strip() for text, _, _ in answers}) == 4
         assert Counter(checkpoint for _, checkpoint, _ in answers) == dict.fromkeys(checkpoints, 2)
-    # The place of an answer does not tell who gave it.
-    assert len({tuple(checkpoint for _, checkpoint, _ in answers) for answers in found.values()}) > 1
+    assert len({seed for answers in found.values() for _, _, seed in answers}) == 24
+    # The place of an answer does not tell who gave it: there is more than taking turns.
+    assert len({tuple(checkpoint for _, checkpoint, _ in answers) for answers in found.values()}) > 2
     # Other order, other company, other batches; and what is there is not sampled again.
     path = tmp_path / "parts.sqlite"
     _, part = sampled(path, checkpoints, prompts[:3:-1], batch_size=32)
@@ -103,6 +104,17 @@ def test_what_cannot_be_answered_is_told_and_the_others_go_on(
     _, found = sampled(tmp_path / "a.sqlite", endless, [], temperature=0.0)
     assert found.keys() == {"the cat"}
     assert sorted(checkpoint for _, checkpoint, _ in found["the cat"]) == sorted(endless)
+
+
+def test_of_equal_answers_of_two_checkpoints_none_is_always_preferred(tmp_path: Path, folder: Path) -> None:
+    twins = [save(folder, name, seed=2, ends=False) for name in ("left", "right")]
+    config = LabelConfig(database="unused", checkpoints=twins, device="cpu", max_new_tokens=4, temperature=0.0)
+    source = AnswerSource(load_checkpoints(config), config)
+    asked = [source.asked(place, record["prompt"]) for place, record in enumerate(PROMPTS)]
+    source.prepare(64)
+    source.draw(asked, lambda: False)
+    assert all(one.kept.keys() == {0} for one in asked)
+    assert {one.kept[0].checkpoint for one in asked} == set(twins)
 
 
 def test_redraws_are_bounded_and_fill_what_is_missing(checkpoints: list[str]) -> None:
@@ -222,17 +234,17 @@ def test_only_finished_labels_are_exported_in_an_order_that_does_not_depend_on_w
     contents = []
     for turn in (1, -1):
         database = tmp_path / f"{turn}.sqlite"
-        with running(database, labels_per_task=2) as server:
-            fill(server.store)
-            clients = [signed_in(server.http, name) for name in ("Ann", "Ben")]
-            jobs = [(client, task) for client in clients for task in (1, 3, 5)][::turn]
-            for client, task in jobs:
-                payload = ranking(client.again(task), "1 0=2 3")
-                assert client.put(task, 0, payload, "draft").status_code == 200
-                if (client, task) != (clients[0], 3):
-                    assert client.put(task, 1, payload).status_code == 200
-            assert clients[1].put(1, 2, ranking(clients[1].again(1), "3 2 1 0")).status_code == 200
-            assert clients[0].put(5, 2, ranking(clients[0].again(5)), "skipped").status_code == 200
+        store = Store(database)
+        fill(store)
+        ann, ben = (store.sign_in(name).id for name in ("Ann", "Ben"))
+        for labeler, task in [(labeler, task) for labeler in (ann, ben) for task in (1, 3, 5)][::turn]:
+            payload = ranking(store.task(labeler, task), "1 0=2 3")
+            store.save(labeler, task, 0, payload, "draft")
+            if (labeler, task) != (ann, 3):
+                store.save(labeler, task, 1, payload, "done")
+        store.save(ben, 1, 2, ranking(store.task(ben, 1), "3 2 1 0"), "done")
+        store.save(ann, 5, 2, ranking(store.task(ann, 5)), "skipped")
+        store.close()
         assert main(["label", "export", "--database", str(database), "--output-dir", str(tmp_path / "out")]) == 0
         contents.append((tmp_path / "out" / "comparisons.jsonl").read_bytes())
         assert (tmp_path / "out" / "demonstrations.jsonl").read_bytes() == b""
@@ -246,13 +258,14 @@ def test_only_finished_labels_are_exported_in_an_order_that_does_not_depend_on_w
 
 def test_a_full_disk_leaves_an_earlier_export_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database, out = tmp_path / "labels.sqlite", tmp_path / "out"
-    with running(database) as server:
-        fill(server.store)
-        ann = signed_in(server.http, "Ann")
-        ann.put(1, 0, ranking(ann.again(1)))
-        igf.label.export(database, out)
-        before = (out / "comparisons.jsonl").read_bytes()
-        ann.put(3, 0, ranking(ann.again(3)))
+    store = Store(database)
+    fill(store)
+    ann = store.sign_in("Ann").id
+    store.save(ann, 1, 0, ranking(store.task(ann, 1)), "done")
+    igf.label.export(database, out)
+    before = (out / "comparisons.jsonl").read_bytes()
+    store.save(ann, 3, 0, ranking(store.task(ann, 3)), "done")
+    store.close()
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

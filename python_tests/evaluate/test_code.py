@@ -76,8 +76,7 @@ def test_right_and_wrong_programs() -> None:
         "def g(x):\n    return x + 1\n": "KeyError: 'f'",
         "def f(x):\n    return f(x)\n": "RecursionError",
         "import numpy\n" + RIGHT: "ModuleNotFoundError",
-        "import dataclasses, socket, typing, ssl, sqlite3, decimal\nopen('a', 'w').write('b')\n" + RIGHT: "passed",
-        "import threading\nthread = threading.Thread(target=print)\nthread.start()\nthread.join()\n" + RIGHT: "passed",
+        "import dataclasses, decimal, socket, typing\nopen('a', 'w').write('b')\n" + RIGHT: "passed",
         "'''\ud800'''\n" + RIGHT: "UnicodeEncodeError",
         "raise ValueError('\U0001f600' * 9999)": "ValueError: \U0001f600",
     }
@@ -151,6 +150,7 @@ def test_nothing_of_ours_is_seen_and_nothing_is_left(tmp_path: Path, monkeypatch
         "assert found == [0, 1, 2, 3] and os.listdir('.') == []\n" + RIGHT,
         "import os, time\nn = 0\ntry:\n  while n < 1000:\n    if os.fork() == 0: time.sleep(60)\n    n += 1\n"
         "except BlockingIOError: pass\nassert 0 < n < 16\n" + RIGHT,
+        "import threading\nthread = threading.Thread(target=print)\nthread.start()\nthread.join()\n" + RIGHT,
         DAEMON,
     ]
     verdicts = run_programs([problem(each) for each in programs])

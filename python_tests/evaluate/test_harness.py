@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import runpy
 import sys
 import types
 from pathlib import Path
@@ -219,6 +219,8 @@ def test_what_cannot_be() -> None:
 
 
 def test_without_lm_eval_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.find_spec("instructgpt_fast.evaluate.harness")
+    assert spec is not None and spec.loader is not None
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
     with pytest.raises(ConfigError, match=r"lm-eval must be installed.* pip install 'instructgpt_fast\[harness\]'"):
-        runpy.run_module("instructgpt_fast.evaluate.harness", run_name="again")
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -13,7 +13,7 @@ __all__ = ["find_emails", "find_ips"]
 Span = tuple[int, int]
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")  # ends an address instead of joining it
-_LOCAL = re.compile(r"[\w.%+'&*/=?^{|}~!#$-]{1,64}\Z")
+_LOCAL = re.compile(r"[\w.%+'&*/=?^{|}~!#$-]{1,64}")
 _HOST = re.compile(r"[\w.-]{3,253}")
 _LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?\Z")
 _TOP = re.compile(r"(?:[^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})\Z", re.IGNORECASE)
@@ -71,11 +71,11 @@ def find_emails(text: str) -> Iterator[Span]:
 
 
 def _email_at(text: str, at: int) -> Span | None:
-    local = _LOCAL.search(text, max(0, at - 64), at)
+    local = _LOCAL.match(text[max(0, at - 64) : at][::-1])  # from its end, which is known, to its beginning
     host = _HOST.match(text, at + 1)
     if local is None or host is None:
         return None
-    name = _UNSPACED.split(local[0])[-1].lstrip(".'*/=?^{|}~!#$&-")
+    name = _UNSPACED.split(local[0][::-1])[-1].lstrip(".'*/=?^{|}~!#$&-")
     name = name[name.rfind("=") + 1 :].lstrip("'{")  # to=ann@example.org in a query
     domain = _UNSPACED.split(host[0])[0].split("..")[0].rstrip(".-_")
     if name.startswith("_") and host[0][len(domain) :].startswith("_"):

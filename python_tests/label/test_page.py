@@ -14,7 +14,7 @@ playwright_api = pytest.importorskip("playwright.sync_api", reason="the page is 
 
 from instructgpt_fast.label import form  # noqa: E402
 from instructgpt_fast.label.page import ASSETS, SCRIPTS  # noqa: E402
-from python_tests.label.labelled import Running, running  # noqa: E402
+from python_tests.label.labelled import ROOT, Running, running  # noqa: E402
 from python_tests.label.paged import SEA, Desk, database, desk, program  # noqa: E402
 from python_tests.serve import browser  # noqa: E402
 
@@ -135,7 +135,7 @@ class Finger:
             self.session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
 
 
-@pytest.mark.parametrize("pointer", [Mouse, Finger])
+@pytest.mark.parametrize("pointer", [Mouse, pytest.param(Finger, marks=pytest.mark.slow)])
 def test_cards_are_dragged_between_and_into_ranks(chromium: Any, server: Running, pointer: Any) -> None:
     options = {"viewport": {"width": 360, "height": 700}, "has_touch": True} if pointer is Finger else {}
     with desk(chromium, server.url, **options) as ada:
@@ -160,6 +160,7 @@ def test_cards_are_dragged_between_and_into_ranks(chromium: Any, server: Running
         assert ada.ranks() == [["A"], ["D"], ["B", "C"]], "the buttons act on the card that was dropped last"
 
 
+@pytest.mark.slow
 def test_a_drag_is_given_up_by_the_browser(ada: Desk) -> None:
     """As when the finger's drag becomes a scroll, or the window loses the pointer."""
     ada.press("a", "Shift+ArrowUp", "b", "Shift+ArrowUp")
@@ -238,7 +239,7 @@ def test_own_labels_are_looked_at_and_corrected(ada: Desk, server: Running) -> N
     assert after["payload"]["ratings"] == before["payload"]["ratings"]
 
 
-@pytest.mark.parametrize("mine", [True, False])
+@pytest.mark.parametrize("mine", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_versions_are_both_shown(ada: Desk, server: Running, mine: bool) -> None:
     """The label was changed elsewhere; the person chooses, and works on from there."""
     ada.press("a", "3")
@@ -312,6 +313,8 @@ def test_keys_are_not_stolen(ada: Desk) -> None:
     page.wait_for_selector("#help[open]")
     told = page.text_content("#keys")
     assert all(field.question in told for field in form.FIELDS)
+    document = (ROOT / "docs" / "labelling.md").read_text()
+    assert [key for key in page.locator("#keys kbd").all_text_contents() if key not in document] == []
     ada.press("b")
     assert page.evaluate("chosen") == 0, "keys do not act behind the help"
     page.uncheck("#single-keys")
@@ -350,7 +353,7 @@ def test_a_screen_reader_finds_its_way(ada: Desk) -> None:
     assert outline != "none"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_it_fits_a_phone_and_follows_its_colours(chromium: Any, server: Running, scheme: str) -> None:
     options = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "color_scheme": scheme}
     with desk(chromium, server.url, **options) as ada:
@@ -367,6 +370,7 @@ def test_it_fits_a_phone_and_follows_its_colours(chromium: Any, server: Running,
         assert (red < 60) == (scheme == "dark")
 
 
+@pytest.mark.slow
 def test_one_tab_works_at_a_time(ada: Desk, server: Running) -> None:
     """A second tab of the same browser asks first; the work goes with the labeler, there and back."""
     ada.press("a", "5")

@@ -73,6 +73,7 @@ def note(desk: Desk, words: str) -> None:
     desk.press("Escape")
 
 
+@pytest.mark.slow
 def test_a_killed_server_gets_the_unsent_work_when_it_is_back(chromium: Any, tmp_path: Path) -> None:
     """SIGKILL in the middle of a label; the person goes on, submits, and even reloads nothing is lost."""
     path = database(tmp_path / "labels.sqlite", SEA, SEA)

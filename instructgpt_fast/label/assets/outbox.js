@@ -124,7 +124,8 @@ class Outbox {
   // The server has another version than the one that this one builds on.
   contested(entry, copy) {
     const theirs = contentOf(copy.payload);
-    if (theirs === contentOf(entry.payload) && copy.status === entry.status) {
+    const asFinal = entry.status === "draft" || entry.status === copy.status;
+    if (theirs === contentOf(entry.payload) && asFinal && copy.status !== "new") {
       this.arrived(entry.id, copy.revision, copy.status, entry.version);
       return "saved";
     }

@@ -46,26 +46,30 @@ def kl_below_zero(curves: Curves, options: Options) -> Shown | None:
 
 
 def kl_runaway(curves: Curves, options: Options) -> Shown | None:
-    """KL a token beyond a share of the entropy that the policy began with, or far above kl_target."""
-    kl, entropy = _kl_per_token(curves), curves.curve("policy/entropy_avg").finite()
-    found = None
-    if len(kl) and len(entropy):
-        begun = entropy.begun(1)
-        bound = max(limit("kl_share_of_entropy") * begun, limit("kl_per_token_floor"))
-        mean = kl.trailing(_span())
-        at = first_true(mean > bound)
-        if at is not None:
-            step = int(kl.steps[at])
-            found = Shown(step, (
-                f"The KL to the reference is {mean[at]:.3g} nats a token by step {step}, above {bound:.3g}: the policy "
-                f"began with an entropy of {begun:.3g} nats a token, so the reference hardly knows these answers."
-            ))
-    found = found or _kl_over_target(curves, options)
+    """KL beyond a share of the entropy that the policy began with, or far above kl_target."""
+    found = _kl_over_entropy(curves) or _kl_over_target(curves, options)
     if found is None:
         return None
     free = options.get("kl_coef") == 0 and options.get("kl_target") is None
     cause = "kl_coef is 0, so nothing holds the policy near the reference." if free else ""
     return Shown(found.step, found.evidence, cause=cause, remedy=kl_remedy(options))
+
+
+def _kl_over_entropy(curves: Curves) -> Shown | None:
+    entropy = curves.curve("policy/entropy_avg").finite()
+    each, whole = _kl_of_token_and_response(curves)
+    begun = entropy.begun(1)
+    bound = max(limit("kl_share_of_entropy") * begun, limit("kl_per_token_floor"))
+    mean, total = each.trailing(_span()), whole.trailing(_span())
+    at = first_true((mean > bound) & (total > limit("kl_response")) & np.isfinite(begun))
+    if at is None:
+        return None
+    step = int(each.steps[at])
+    return Shown(step, (
+        f"The KL to the reference is {mean[at]:.3g} nats a token ({total[at]:.3g} a response) by step {step}, beyond "
+        f"{bound:.3g}: the policy began with an entropy of {begun:.3g} nats a token, so the reference hardly knows its "
+        "answers now."
+    ))
 
 
 def _kl_over_target(curves: Curves, options: Options) -> Shown | None:
@@ -81,19 +85,21 @@ def _kl_over_target(curves: Curves, options: Options) -> Shown | None:
     return Shown(step, f"The KL is {mean[at]:.3g} nats a response by step {step}, kl_target is {target:g}.")
 
 
-def _kl_per_token(curves: Curves) -> Curve:
-    recorded = curves.curve("objective/kl_per_token").finite()
-    if len(recorded):
-        return recorded
-    kl, length = curves.together("objective/kl", "val/response_length")
-    return Curve(kl.steps, kl.values / np.maximum(length.values, 1.0)).finite()
+def _kl_of_token_and_response(curves: Curves) -> tuple[Curve, Curve]:
+    each, whole = curves.together("objective/kl_per_token", "objective/kl")
+    if not len(each):
+        # A run of an earlier version recorded the KL of a response and its length.
+        whole, length = curves.together("objective/kl", "val/response_length")
+        each = Curve(whole.steps, whole.values / np.maximum(length.values, 1.0))
+    kept = np.isfinite(each.values) & np.isfinite(whole.values)
+    return Curve(each.steps[kept], each.values[kept]), Curve(whole.steps[kept], whole.values[kept])
 
 
 def length_blow_up(curves: Curves, options: Options) -> Shown | None:
     """Answers twice as long as the first ones."""
     length = curves.curve("val/response_length").finite()
     spread = curves.curve("val/response_length_std").finite().begun(1)
-    begun, mean = length.begun(1), length.trailing(_span())
+    begun, mean = length.begun(_span()), length.trailing(int(limit("length_span")))
     least = begun + (limit("length_spread") * spread if np.isfinite(spread) else 0.0)
     at = first_true((mean > limit("length_growth") * begun) & (mean > least))
     if at is None:
@@ -107,7 +113,7 @@ def length_blow_up(curves: Curves, options: Options) -> Shown | None:
 def length_collapse(curves: Curves, options: Options) -> Shown | None:
     """Answers a quarter as long as the first ones."""
     length = curves.curve("val/response_length").finite()
-    begun, mean = length.begun(1), length.trailing(_span())
+    begun, mean = length.begun(_span()), length.trailing(int(limit("length_span")))
     at = first_true(mean < limit("length_shrinkage") * begun)
     if at is None:
         return None
@@ -118,7 +124,7 @@ def length_collapse(curves: Curves, options: Options) -> Shown | None:
 def eos_collapse(curves: Curves, options: Options) -> Shown | None:
     """Half as many answers end as at first."""
     rate = curves.curve("val/eos_rate").finite()
-    begun, mean = rate.begun(1), rate.trailing(_span())
+    begun, mean = rate.begun(_span()), rate.trailing(_span())
     at = first_true(mean < limit("eos_share") * begun)
     if at is None or begun < limit("eos_begun"):
         return None
@@ -155,7 +161,7 @@ def reward_hacking_by_length(curves: Curves, options: Options) -> Shown | None:
     gain = good - score.begun(1)
     holds = (
         (tied > limit("length_correlation"))
-        & (long > limit("hacked_length_growth") * length.begun(1))
+        & (long > limit("hacked_length_growth") * length.begun(_span()))
         & (gain > limit("hacked_score_gain") * spread.begun(1))
     )
     at = first_true(holds)
@@ -164,7 +170,8 @@ def reward_hacking_by_length(curves: Curves, options: Options) -> Shown | None:
     step = int(score.steps[at])
     return Shown(step, (
         f"By step {step} the score rose from {pair(score.begun(1), good[at])} while answers grew from "
-        f"{pair(length.begun(1), long[at])} tokens, and within a rollout score and length correlate by {tied[at]:.2f}."
+        f"{pair(length.begun(_span()), long[at])} tokens, and within a rollout score and length correlate by "
+        f"{tied[at]:.2f}."
     ))
 
 
@@ -181,8 +188,8 @@ RULES = (
     Rule(
         "kl_runaway", "The policy runs away from the reference", "error", ("ppo",),
         ("objective/kl_per_token", "objective/kl", "policy/entropy_avg"),
-        seen="`objective/kl_per_token` grows past half of the entropy that the policy began with, or `objective/kl` "
-             "past three times kl_target.",
+        seen="`objective/kl_per_token` grows past half of the entropy that the policy began with and `objective/kl` "
+             "past 6 nats, or `objective/kl` past three times kl_target.",
         cause="The penalty is too weak for the reward, or the steps are too large: the policy exploits the scorer.",
         remedy="Raise kl_coef (0.02 in the paper) or set kl_target; or lower learning_rate. Go on from an early "
                "checkpoint.",

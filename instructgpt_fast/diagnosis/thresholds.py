@@ -38,8 +38,15 @@ THRESHOLDS: dict[str, Threshold] = {
     "kl_per_token_floor": Threshold(
         0.3, "O", "nats a token, for a policy that began with next to no entropy, where half of it is nothing",
     ),
+    "kl_response": Threshold(
+        6.0, "O", "nats a response, which a runaway must exceed as well: choosing the best of 1,000 answers of the "
+        "reference takes log n - (n - 1) / n = 5.9 nats at most, so less is what good choosing explains",
+    ),
     "kl_over_target": Threshold(
         3.0, "O", "times kl_target: the controller (Ziegler et al. 2019) has long been at its fastest by then",
+    ),
+    "length_span": Threshold(
+        5, "O", "logged iterations that are averaged for the length, which spreads as widely as it is long",
     ),
     "length_growth": Threshold(
         2.0, "O", "times the first answers' length: quickstart's stay within 0.5 and 1.2 times",

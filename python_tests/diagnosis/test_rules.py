@@ -56,8 +56,10 @@ Shown = tuple[str, Callable[[int], Record], Callable[[int], Record]]
 CASES: dict[str, Shown] = {
     "kl_below_zero": ("ppo", lambda s: {**ppo(s), "objective/kl": ramp(s, 0, -2)},
                       lambda s: {**ppo(s), "objective/kl": 0.4 * wave(s)}),
-    "kl_runaway": ("ppo", lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 1.1)},
-                   lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 0.95)}),
+    "kl_runaway": (
+        "ppo", lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 1.1), "objective/kl": ramp(s, 0, 22)},
+        lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 0.95), "objective/kl": ramp(s, 0, 19)},
+    ),
     "length_blow_up": ("ppo", lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 45)},
                        lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 38)}),
     "length_collapse": ("ppo", lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 3)},
@@ -137,6 +139,23 @@ def test_a_healthy_run_of_any_length_gives_none(stage: str, record: Callable[[in
 def test_remedies_name_options_with_values(case: str, options: Mapping[str, Any], words: str) -> None:
     stage, shown, _ = CASES[case]
     assert words in found(stage, shown, **options)[case].remedy
+
+
+def test_short_answers_that_are_well_chosen_are_no_runaway() -> None:
+    """Two tokens that say what pays: a nat and more a token, and no more in all than choosing among ten answers."""
+    def record(step: int) -> Record:
+        return {**ppo(step), "objective/kl_per_token": ramp(step, 0, 1.3), "objective/kl": ramp(step, 0, 2.6)}
+
+    assert "kl_runaway" not in found("ppo", record)
+
+
+def test_the_kl_of_earlier_versions_is_read_from_response_and_length() -> None:
+    def record(step: int) -> Record:
+        made = {**ppo(step), "objective/kl": ramp(step, 0, 25)}
+        del made["objective/kl_per_token"]
+        return made
+
+    assert "nats a token (" in found("ppo", record)["kl_runaway"].evidence
 
 
 def test_a_target_makes_its_own_limit() -> None:

@@ -26,7 +26,7 @@ from instructgpt_fast.train.metrics import read_metrics
 ANIMALS = ("cat", "dog", "owl", "hen", "fox", "cow", "pig")
 DEEDS = ("saw", "met", "fed", "hid", "led")
 PLACES = ("tree", "barn", "road", "pond", "hill")
-ITERATIONS, EPISODES = 30, 32
+ITERATIONS, EPISODES = 40, 32
 
 
 def has_dog(prompts: list[str], responses: list[str]) -> list[float]:

@@ -28,7 +28,7 @@ def test_a_real_run_is_named(runs: BrokenRuns, name: str) -> None:
     assert [finding.name for finding in found][:1] == ([] if name == "healthy" else [FAULTS[name].finding])
     assert diagnose(read_metrics(folder), "ppo", runs.options(name, **FAULTS[name].options)) == found
     steps = sorted({sample.step for sample in read_samples(folder)})
-    assert steps == [0, 10, 20, 30]
+    assert steps == [0, 10, 20, 30, 40]
 
 
 @pytest.mark.slow

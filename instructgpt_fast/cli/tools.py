@@ -71,7 +71,8 @@ def evaluate_checkpoint(options: Any) -> None:
     from instructgpt_fast.evaluate import evaluate
 
     result = evaluate(options)
-    sys.stdout.write(f"{result.checkpoint}\n{result}\n")
+    other = "" if result.against is None else f" against {result.against.checkpoint}"
+    sys.stdout.write(f"{result.checkpoint}{other}\n{result}\n")
 
 
 @options_class()

@@ -9,6 +9,7 @@ from instructgpt_fast.evaluate.options import EvaluateConfig
 from instructgpt_fast.evaluate.pass_at_k import pass_at_k
 from instructgpt_fast.evaluate.perplexity import Perplexity, joined, perplexity
 from instructgpt_fast.evaluate.reading import read_comparisons, read_demonstrations, read_stream
+from instructgpt_fast.evaluate.result import Evaluation, Row
 from instructgpt_fast.evaluate.reward_accuracy import (
     Accuracy,
     Calibration,
@@ -19,7 +20,7 @@ from instructgpt_fast.evaluate.reward_accuracy import (
     reward_accuracy,
 )
 from instructgpt_fast.evaluate.scoring import judging, pack_tokens, score_sequences
-from instructgpt_fast.evaluate.tasks import Evaluation, Row, evaluate
+from instructgpt_fast.evaluate.tasks import evaluate
 
 __all__ = [
     "Accuracy",

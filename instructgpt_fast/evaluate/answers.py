@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,3 @@ class AnswerSet:
         """Sums over each item's answers of what a metric counts; float64 [N, S]."""
         return np.array([np.sum([statistics(each, text) for text in each.texts], axis=0) for each in self.items])
 
-
-Metric = Callable[[AnswerSet], Sequence[Measure]]
-Versions = Mapping[str, str]

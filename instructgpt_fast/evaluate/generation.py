@@ -49,6 +49,7 @@ METRICS: dict[str, Metric] = {
     "length": Metric(diversity.length, "unused"),
     "ending": Metric(diversity.ending, "unused"),
 }
+_MODULES = {"rouge-score": "rouge_score.rouge_scorer", "sacrebleu": "sacrebleu.metrics"}
 # Judged by what the options of the evaluation name, not by the task.
 SCORED = {"toxicity": False, "sentiment": True}  # whether higher is better
 
@@ -138,6 +139,8 @@ def run_generation(task: Task, loaded: Loaded, config: Any) -> Outcome:
     """Answer every item and score the answers; config: an EvaluateConfig."""
     options: GenerationTask = task.options
     model = language_model(task.name, loaded)
+    for package in _packages(options):
+        text_scores.scoring_package(_MODULES[package])  # said now that it is missing, not after all the answers
     scorers = _scorers(task, config, model.lm_weight.device)
     items = read_items(options.data, options.limit, config.limit, on_bad_line=config.on_bad_line)
     references = _references(options, items)
@@ -211,6 +214,12 @@ def _scorers(task: Task, config: Any, device: Any) -> dict[str, Scorer]:
     return found
 
 
+def _packages(options: GenerationTask) -> list[str]:
+    """Packages that the metrics need, by the names under which they are installed."""
+    packages = (METRICS[name].package for name in options.metrics if name in METRICS)
+    return sorted({package for package in packages if package is not None})
+
+
 def _about(
     options: GenerationTask, items: Items, prompts: Prompts, measures: Sequence[Measure], config: Any
 ) -> dict[str, Any]:
@@ -221,7 +230,6 @@ def _about(
     }
     if prompts.examples is not None:
         about["shots_data"] = {"data": str(prompts.examples.path), "sha256": prompts.examples.sha256}
-    packages = {METRICS[name].package for name in options.metrics if name in METRICS} - {None}
-    about["versions"] = {str(name): metadata.version(str(name)) for name in sorted(map(str, packages))}
+    about["versions"] = {name: metadata.version(name) for name in _packages(options)}
     about["details"] = {each.metric: dict(each.details) for each in measures if each.details}
     return about

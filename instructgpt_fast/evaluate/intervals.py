@@ -75,7 +75,9 @@ def share_interval(successes: float, count: int) -> Interval | None:
     share, z2 = successes / count, Z95**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = middle - half, middle + half
+    # Rounding must not keep the ends from 0 and 1 where none or all succeed.
+    return 0.0 if successes == 0 else max(0.0, low), 1.0 if successes == count else min(1.0, high)
 
 
 def share_difference_interval(first: np.ndarray, second: np.ndarray) -> Interval | None:

@@ -15,7 +15,7 @@ from instructgpt_fast.errors import DataError
 
 
 @dataclass(frozen=True)
-class _Object(ExampleKind):
+class Entry(ExampleKind):
     """A JSON object as it is."""
 
     values: Mapping[str, Any]
@@ -104,7 +104,7 @@ class Items(Sequence[Item]):
 def read_items(path: str | Path, *limits: int | None, on_bad_line: OnBadLine = "error") -> Items:
     """Read a jsonl of items, the first so many as the lowest limit says. Raises DataError with file and line."""
     limit = min((each for each in limits if each is not None), default=None)
-    found = read_jsonl(path, _Object, on_bad_line=on_bad_line)
+    found = read_jsonl(path, Entry, on_bad_line=on_bad_line)
     items = [Item(each.values, found.path, line) for each, line in zip(found, found.lines, strict=True)]
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,6 +20,8 @@ class EvaluateConfig(Options):
 
     checkpoint: str
     """Checkpoint or run directory of the model."""
+    against: str | None = None
+    """Another checkpoint, measured on the same tasks: the table tells how far the first lies above it, item by item."""
     tasks: tuple[str, ...] = ()
     """perplexity, reward_accuracy, task files (.toml), or templates (translation, ...) whose data is --data; none takes
     perplexity and reward_accuracy, each when its data is given."""

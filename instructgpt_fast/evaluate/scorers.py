@@ -38,7 +38,7 @@ def find_scorer(option: str, source: Any, device: torch.device, batch_size: int)
         return _of_reward_model(option, text, device, batch_size)
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as cause:
+    except (ImportError, AttributeError, TypeError, ValueError) as cause:
         raise ConfigError(
             f"evaluate: {option} must be package.module:function, got {text!r}, which cannot be imported: {cause}; "
             "install the package, or start where it can be found."

@@ -161,6 +161,8 @@ def make_task(given: Mapping[str, Any], path: Path, kinds: Mapping[str, type[Tas
         raise ConfigError(f"{path}: a task of kind {kind} must say {', '.join(missing)}, got nothing; add it.")
     values = {key: convert(str(path), key, value, known[key]) for key, value in table.items()}
     for key in cls.paths:
+        if "\0" in str(values.get(key)):
+            raise ConfigError(f"{path}: {key} must be a path, got the NUL character in {values[key]!r}; take it out.")
         if values.get(key) is not None:
             values[key] = str(path.absolute().parent / values[key])
     values["name"] = values.get("name") or path.stem

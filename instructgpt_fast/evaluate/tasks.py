@@ -6,78 +6,30 @@ A further task without a file is one function and one line in `TASKS`; a kind of
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from instructgpt_fast.checkpoint import Loaded, load_model
-from instructgpt_fast.config import to_dict
+from instructgpt_fast.config import from_options, to_dict
 from instructgpt_fast.data import Limits
 from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import CheckpointError, ConfigError
 from instructgpt_fast.evaluate.kinds import find_task, run_task
-from instructgpt_fast.evaluate.measure import Interval, Measure
 from instructgpt_fast.evaluate.options import PLAIN_TASKS, EvaluateConfig
 from instructgpt_fast.evaluate.outcome import Outcome, language_model
 from instructgpt_fast.evaluate.perplexity import perplexity
 from instructgpt_fast.evaluate.reading import read_comparisons, read_stream
+from instructgpt_fast.evaluate.result import Evaluation, Row, row_of
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, reward_accuracy
+from instructgpt_fast.evaluate.task_file import Task
 from instructgpt_fast.files import atomic_write
 from instructgpt_fast.model import ScalarModel
 
 # Options that Python may give as functions.
 SCORERS = ("toxicity_scorer", "sentiment_scorer")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the result: a number, and its 95 % interval where there is one.
-
-    The interval is `half_width` to both sides, or from `interval[0]` to `interval[1]` where the sides differ.
-    """
-
-    task: str
-    metric: str
-    value: float
-    half_width: float | None = None
-    count: int | None = None  # of what the number averages over
-    interval: Interval | None = None
-
-    def cells(self) -> tuple[str, str, str, str, str]:
-        """The row as texts: task, metric, value, interval, count."""
-        interval = "" if self.half_width is None else f"+- {self.half_width:.4g}"
-        if self.interval is not None:
-            interval = f"{self.interval[0]:.4g} .. {self.interval[1]:.4g}"
-        count = "" if self.count is None else f"{self.count:,}"
-        return self.task, self.metric, f"{self.value:.5g}", interval, count
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Results on one checkpoint; `metrics` maps "task/metric" to the number, str() is a table.
-
-    measures: those of task files, by item: `difference` of two evaluations' measures compares checkpoints.
-    about: task -> what was measured on and with.
-    """
-
-    checkpoint: Path
-    rows: tuple[Row, ...]
-    measures: tuple[Measure, ...] = field(default=(), compare=False, repr=False)
-    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Every number by "task/metric"."""
-        return {f"{row.task}/{row.metric}": row.value for row in self.rows}
-
-    def __str__(self) -> str:
-        """The results as a table of plain text."""
-        lines = [("task", "metric", "value", "95 %", "over"), *(row.cells() for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = ("  ".join(map(str.ljust, line, widths)) for line in lines)
-        return "\n".join(line.rstrip() for line in padded)
 
 
 def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
@@ -89,19 +41,50 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
     list of numbers out.
     Raises ConfigError, DataError or CheckpointError.
     """
-    scorers = {name: options[name] for name in SCORERS if callable(options.get(name))}
-    options |= {name: f"{function.__module__}:{function.__qualname__}" for name, function in scorers.items()}
-    if isinstance(checkpoint, EvaluateConfig):
-        config = checkpoint
+    scorers = {name: options.pop(name) for name in SCORERS if callable(options.get(name))}
+    names = {name: _name_of(scorer) for name, scorer in scorers.items()}
+    if not isinstance(checkpoint, EvaluateConfig):
+        config = EvaluateConfig(checkpoint=getattr(checkpoint, "checkpoint", checkpoint), **{**options, **names})
+    elif options:
+        raise ConfigError(
+            f"evaluate: options stand in the EvaluateConfig, got {', '.join(options)} beside one; put them into it."
+        )
     else:
-        config = EvaluateConfig(checkpoint=getattr(checkpoint, "checkpoint", checkpoint), **options)
+        config = from_options(EvaluateConfig, {**vars(checkpoint), **names})
+    tasks = _tasks(config)
+    result, outcomes = _measure(config.checkpoint, tasks, scorers, config)
+    records = {str(result.checkpoint): outcomes}
+    if config.against is not None:
+        other, others = _measure(config.against, tasks, scorers, config)
+        result = replace(result, against=other)
+        records[str(other.checkpoint)] = others
+    _write(result, records, config)
+    return result
+
+
+def _name_of(scorer: Any) -> str:
+    """What the output calls a function or another object that can be called."""
+    named = scorer if hasattr(scorer, "__qualname__") else type(scorer)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _tasks(config: EvaluateConfig) -> dict[str, Task | None]:
+    """What `--tasks` names -> the task; None for those without a file. Raises ConfigError."""
     tasks = {name: None if name in PLAIN_TASKS else find_task(name, config.data) for name in config.chosen()}
     names = [name if task is None else task.name for name, task in tasks.items()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"evaluate: tasks must have different names, got {twice[0]!r} twice; set name in one of them")
+        raise ConfigError(
+            f"evaluate: tasks must have different names, got {twice[0]!r} twice; set name in one of the files."
+        )
+    return tasks
+
+
+def _measure(
+    checkpoint: str, tasks: Mapping[str, Task | None], scorers: Mapping[str, Any], config: EvaluateConfig
+) -> tuple[Evaluation, dict[str, Outcome]]:
     device, _ = choose_device(config.device)
-    loaded = load_model(config.checkpoint, dtype=torch_dtype(config.dtype), device=device)
+    loaded = load_model(checkpoint, dtype=torch_dtype(config.dtype), device=device)
     rows: list[Row] = []
     outcomes: dict[str, Outcome] = {}
     for name, task in tasks.items():
@@ -111,31 +94,49 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
             outcomes[task.name] = run_task(replace(task, scorers=scorers), loaded, config)
             rows += [row_of(measure) for measure in outcomes[task.name].measures]
     measures = tuple(measure for outcome in outcomes.values() for measure in outcome.measures)
-    result = Evaluation(loaded.path, tuple(rows), measures, {name: each.about for name, each in outcomes.items()})
-    _write(result, outcomes, config)
-    return result
+    about = {name: outcome.about for name, outcome in outcomes.items()}
+    return Evaluation(loaded.path, tuple(rows), measures, about), outcomes
 
 
-def row_of(measure: Measure) -> Row:
-    """A measure as a line of the table."""
-    return Row(measure.task, measure.metric, measure.value, count=measure.over, interval=measure.interval())
-
-
-def _write(result: Evaluation, outcomes: Mapping[str, Outcome], config: EvaluateConfig) -> None:
+def _write(result: Evaluation, records: Mapping[str, Mapping[str, Outcome]], config: EvaluateConfig) -> None:
+    """--output and --records; a number that JSON cannot hold (nan, infinite) is written as null."""
     if config.output is not None:
         content: dict[str, Any] = {
-            "checkpoint": str(result.checkpoint), "options": to_dict(config), "metrics": result.metrics,
+            "checkpoint": str(result.checkpoint), "options": to_dict(config), "metrics": _numbers(result.metrics),
         }
-        intervals = {f"{row.task}/{row.metric}": list(row.interval) for row in result.rows if row.interval is not None}
-        if outcomes:
-            content |= {"intervals": intervals, "tasks": result.about}
-        atomic_write(config.output, json.dumps(content, indent=1, ensure_ascii=False) + "\n", error=ConfigError)
+        if result.about:
+            content |= {"intervals": _intervals(result), "tasks": result.about}
+        if result.against is not None:
+            content["against"] = {
+                "checkpoint": str(result.against.checkpoint), "metrics": _numbers(result.against.metrics),
+                "intervals": _intervals(result.against),
+                "differences": {
+                    name: {"value": _number(each.value), "interval": each.interval, "clear": each.clear}
+                    for name, each in result.differences.items()
+                },
+            }
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        atomic_write(config.output, text + "\n", error=ConfigError)
     if config.records is not None:
         lines = [
-            json.dumps({"task": name, **record}, ensure_ascii=False)
-            for name, outcome in outcomes.items() for record in outcome.records
+            json.dumps({"task": task, "checkpoint": checkpoint, **_numbers(record)}, ensure_ascii=False)
+            for checkpoint, outcomes in records.items() for task, outcome in outcomes.items()
+            for record in outcome.records
         ]
         atomic_write(config.records, "".join(line + "\n" for line in lines), error=ConfigError)
+
+
+def _intervals(result: Evaluation) -> dict[str, list[float | None]]:
+    found = {f"{row.task}/{row.metric}": row.interval for row in result.rows if row.interval is not None}
+    return {name: [_number(end) for end in interval] for name, interval in found.items()}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def measure_perplexity(loaded: Loaded, config: EvaluateConfig) -> Sequence[Row]:

@@ -17,7 +17,7 @@ from instructgpt_fast.checkpoint import save_checkpoint
 from instructgpt_fast.cli import main
 from instructgpt_fast.config import toml_value
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
-from instructgpt_fast.evaluate import score_sequences
+from instructgpt_fast.evaluate import EvaluateConfig, score_sequences
 from instructgpt_fast.generate import complete
 from instructgpt_fast.model import GPT, GPTConfig, ScalarModel
 from instructgpt_fast.tokenizer import Tokenizer
@@ -214,6 +214,7 @@ def test_a_reward_model_judges(models: Models, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("scorer", "error", "words"), [
     (None, ConfigError, r"task\.toml: the metric toxicity needs a scorer, got none; pass --toxicity-scorer"),
     ("no.such_module:score", ConfigError, "got 'no.such_module:score', which cannot be imported"),
+    (".relative:score", ConfigError, "got '.relative:score', which cannot be imported"),
     ("json:absent", ConfigError, "got 'json:absent', which cannot be imported"),
     ("sys:version", ConfigError, "must name a function, got 'sys:version', which is str"),
     ("runs/absent", CheckpointError, "runs/absent"),
@@ -284,6 +285,55 @@ def test_names_and_templates_in_one_evaluation(models: Models, tmp_path: Path) -
         igf.evaluate(models.raw, tasks=[path, task(tmp_path / "other")])
     with pytest.raises(ConfigError, match="the task translation needs data, got data=None"):
         igf.evaluate(models.raw, tasks=["translation"])
+
+
+def test_two_checkpoints_side_by_side(
+    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = task(tmp_path, metrics=["f1", "chrf", "length"])
+    text = write_jsonl(tmp_path / "text.jsonl", [{"text": each} for each in SENTENCES[:3]])
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", "--checkpoint", models.raw, "--against", models.dialogue, "--tasks", path, "perplexity"]
+    files = ["--output", "out.json", "--records", "r.jsonl"]
+    assert main([*command, "--data", text, *files]) == 0, capsys.readouterr().err
+    named, header, *lines = capsys.readouterr().out.splitlines()
+    assert named == f"{models.raw} against {models.dialogue}"
+    assert header.split() == ["task", "metric", "value", "against", "difference", "95", "%", "clear", "over"]
+    assert [line.split()[1] for line in lines] == ["f1", "chrf", "length", "loss", "perplexity", "bits_per_byte"]
+    one, two = (igf.evaluate(each, tasks=[path], output=None) for each in (models.raw, models.dialogue))
+    stored = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    found = stored["against"]["differences"]
+    for mine, other in zip(one.measures, two.measures, strict=True):
+        name, expected = f"task/{mine.metric}", mine.difference(other)
+        assert found[name]["value"] == pytest.approx(expected.value)
+        assert found[name]["interval"] == (None if expected.interval is None else pytest.approx(expected.interval))
+    # The same weights read the same text: no difference, and no interval without items.
+    assert found["perplexity/loss"] == {"value": 0.0, "interval": None, "clear": False}
+    rows = [json.loads(line) for line in Path("r.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["checkpoint"] for row in rows] == [models.raw] * 5 + [models.dialogue] * 5
+
+
+def test_numbers_that_json_cannot_hold(models: Models, tmp_path: Path) -> None:
+    path = task(tmp_path, ITEMS[:1], metrics=["self_bleu"])
+    igf.evaluate(models.raw, tasks=[path], output=str(tmp_path / "o.json"))
+    assert json.loads((tmp_path / "o.json").read_text())["metrics"] == {"task/self_bleu": None}
+
+
+def test_a_missing_package_is_told_before_the_work(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = task(tmp_path, metrics=["f1", "rouge_l"])
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    monkeypatch.setattr("instructgpt_fast.evaluate.generation.complete", None)
+    with pytest.raises(ConfigError, match=r"rouge_score.*pip install 'instructgpt_fast\[eval\]'"):
+        igf.evaluate(models.raw, tasks=[path])
+
+
+def test_options_beside_a_config(models: Models, tmp_path: Path) -> None:
+    config = EvaluateConfig(checkpoint=models.raw, tasks=(task(tmp_path, metrics=["toxicity"]),))
+    assert igf.evaluate(config, toxicity_scorer=lengths).rows[0].metric == "toxicity"
+    with pytest.raises(ConfigError, match="options stand in the EvaluateConfig, got limit beside one"):
+        igf.evaluate(config, limit=2)
 
 
 def test_checkpoints_are_compared_item_by_item(models: Models, tmp_path: Path) -> None:

@@ -38,6 +38,14 @@ def test_a_mean_by_hand() -> None:
     assert (low, high) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-4)
 
 
+def test_none_and_all_reach_the_ends() -> None:
+    for count in range(1, 300):
+        low, high = share_interval(0, count) or (math.nan, math.nan)
+        assert low == 0.0 and 0.0 < high < 1.0
+        low, high = share_interval(count, count) or (math.nan, math.nan)
+        assert 0.0 < low < 1.0 and high == 1.0
+
+
 @pytest.mark.parametrize(("successes", "count", "low", "high"), [
     (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718),
 ])
@@ -141,6 +149,22 @@ def test_few_items_and_none() -> None:
     assert 0.0 < low < 0.1 and 0.9 < high < 1.0
     empty = Measure("t", "r", np.zeros((5, 2)), ratio_of)
     assert math.isnan(empty.value) and empty.interval() is None
+
+
+def test_items_without_variation_tell_no_interval() -> None:
+    """All answers cut at one length: the next may be another, and how often is not known."""
+    cut = Measure("t", "length", np.full(9, 64.0))
+    assert cut.value == 64.0 and cut.interval() is None
+
+
+def test_percent_is_the_share_times_a_hundred() -> None:
+    values = np.array([1.0, 0.0, 1.0, 1.0])
+    share = Measure("t", "m", values, bounds=(0.0, 1.0))
+    percent = Measure("t", "m", values, bounds=(0.0, 1.0), scale=100.0)
+    assert percent.value == 75.0 and percent.interval() == pytest.approx([100 * end for end in share.interval() or ()])
+    other = Measure("t", "m", 1 - values, bounds=(0.0, 1.0), scale=100.0)
+    found = percent.difference(other)
+    assert found.value == 50.0 and found.interval is not None and found.interval[0] < 50.0 < found.interval[1] <= 100.0
 
 
 def test_bounds_and_counts() -> None:

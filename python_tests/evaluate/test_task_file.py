@@ -36,6 +36,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": None}, "a task of kind generation must say data, got nothing; add it"),
     ({"prompt": None}, "a task of kind generation must say prompt, got nothing"),
     ({"prompt": None, "metrics": None}, "must say prompt, metrics, got nothing"),
+    ({"data": "a\0b"}, r"data must be a path, got the NUL character in 'a\\x00b'"),
     ({"promt": "x"}, r"unknown key 'promt', did you mean 'prompt'\?"),
     ({"metric": ["f1"]}, r"unknown key 'metric', did you mean 'metrics'\?"),
     ({"zzzz": 1}, r"unknown key 'zzzz'; a task of kind generation has answer_prefix, answers, bleu_tokenize"),

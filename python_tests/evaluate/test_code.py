@@ -86,8 +86,8 @@ def test_right_and_wrong_programs() -> None:
         assert verdict.passed or verdict.detail.startswith(expected), verdict
     assert run_programs([problem(RIGHT, "assert f(2) == 3", "")]) == [Verdict("passed")]
     assert not run_programs([problem(RIGHT, "assert f(2) == 4", "")])[0].passed
-    replaced = problem("import builtins\nbuiltins.abs = lambda x: 2\ndef f(x):\n    return 0", "assert abs(f(1)) == 2", "")
-    assert run_programs([replaced])[0].detail.startswith("AssertionError")  # the tests mean Python's own abs
+    replaced = "import builtins\nbuiltins.abs = lambda x: 2\ndef f(x):\n    return 0"
+    assert run_programs([problem(replaced, "assert abs(f(1)) == 2", "")])[0].detail.startswith("AssertionError")  # the tests mean Python's own abs
 
 
 LEAVING = {

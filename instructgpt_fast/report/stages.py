@@ -51,9 +51,9 @@ def _language_model(run: RunFiles) -> list[tuple[str, list[Markup]]]:
     ]
     if not measured:
         learned.append(absent("Held-out loss", no_eval))
-    scores = series_of(run.records, "eval_rm_score")
-    if len(scores):
-        learned.append(line_figure("Reward-model score", "on validation prompts", [Line("score", scores)], ""))
+    rewards = series_of(run.records, "eval_reward")
+    if len(rewards):
+        learned.append(line_figure("Reward", "mean score on validation prompts", [Line("reward", rewards)], ""))
     return [("Learning", learned), ("Optimizer and speed", _optimizer(run))]
 
 

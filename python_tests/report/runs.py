@@ -102,7 +102,8 @@ def write_language_model(folder: Path, *, steps: int = 30, evaluated: bool = Tru
             "tokens_per_second": 9000.0,
         })
         if evaluated and step % 10 == 0:
-            records.append({"step": step, "eval_loss": loss + 0.1, "eval_perplexity": math.exp(loss + 0.1)})
+            records.append({"step": step, "eval_loss": loss + 0.1, "eval_perplexity": math.exp(loss + 0.1),
+                            "eval_reward": 0.1 * step})
     write_metrics(folder, records)
     options = {"eval_data": "held.txt"} if evaluated else {}
     config = PretrainConfig(model="gpt2-124m", data="corpus", output_dir=str(folder), **options)

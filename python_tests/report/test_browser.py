@@ -86,11 +86,13 @@ def test_the_switch_recolours_tokens_without_a_script(chromium: Any, written: Pa
     with opened(chromium, written, java_script_enabled=True) as page:
         by: dict[str, list[str]] = {}
         for name in ("KL", "Advantage", "Value"):
-            page.get_by_label(name, exact=True).check()
+            page.locator("label", has_text=name).click()
             by[name] = background(page, ".answer .t")
             assert len(set(by[name])) > 4
             assert page.locator("[class^=legend-]:visible").count() == 1
         assert by["KL"] != by["Advantage"] != by["Value"]
+        page.keyboard.press("ArrowLeft")
+        assert background(page, ".answer .t") == by["Advantage"], "the arrow keys switch too"
         token = page.locator(".answer .t").first
         token.click()
         told = token.evaluate("(node) => getComputedStyle(node, '::after').content")
@@ -99,7 +101,7 @@ def test_the_switch_recolours_tokens_without_a_script(chromium: Any, written: Pa
 
 def test_it_works_where_scripts_are_switched_off(chromium: Any, written: Path) -> None:
     with opened(chromium, written, java_script_enabled=False) as page:
-        page.get_by_label("Value", exact=True).check()
+        page.locator("label", has_text="Value").click()
         assert page.locator(".legend-v").is_visible()
         page.locator("figure summary").first.click()
         assert page.locator("figure table").first.is_visible()

@@ -100,6 +100,7 @@ def test_numbers_are_those_of_the_records(page: Node) -> None:
     rows = page.figure("KL to the reference").rows()
     assert rows[1] == ["1", f"{records[0]['objective/kl']:.5g}"]
     assert rows[-1] == ["40", f"{records[-1]['objective/kl']:.5g}"]
+    assert page.figure("Reward").rows()[1:] == [["10", "1"], ["20", "2"], ["30", "3"]]
     loss = page.figure("Perplexity").rows()
     assert loss[0] == ["step", "training", "held out"]
     final = math.exp(3 + 5 / 30)

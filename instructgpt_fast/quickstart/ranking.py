@@ -44,6 +44,7 @@ def ranked_answers(
 ) -> list[dict[str, Any]]:
     """Rows {"prompt", "completions", "ranks", "labeler"}: K = 4..9 answers to each prompt, ranked by one drawn labeler.
 
+    Empty answers are left out, and prompts with fewer than two others.
     name: what the progress bar shows.
     """
     draw = random.Random(sampler.seed)
@@ -57,8 +58,12 @@ def ranked_answers(
             counts = [draw.choice(ANSWERS) for _ in some]
             for prompt, completions in zip(some, sampler.answers(some, counts, drawn), strict=True):
                 labeler = draw.randrange(RATERS)
-                ranks = labelers.rank(completions, labeler)
-                rows.append({"prompt": prompt, "completions": completions, "ranks": ranks, "labeler": labeler})
+                # A young model may end an answer before its first word; there is nothing to rank in that.
+                texts = [text for text in completions if text]
+                if len(texts) < 2:
+                    continue
+                ranks = labelers.rank(texts, labeler)
+                rows.append({"prompt": prompt, "completions": texts, "ranks": ranks, "labeler": labeler})
             drawn += sum(counts)
             bar.advance(sum(counts))
     finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, permutations
 
 from instructgpt_fast.quickstart.assets import vader_ratings
 from instructgpt_fast.quickstart.labelers import RATERS, Labelers, dense_ranks, words
+from instructgpt_fast.quickstart.ranking import Sampler, ranked_answers
 
 GOOD = (3, 2, 3, 1, 3, 2, 3, 3, 2, 3)
 BAD = (-2, -3, -1, -2, 0, -2, -3, -2, -1, -2)
@@ -46,3 +48,19 @@ def test_agreement_equals_counting_every_pair_of_labelers() -> None:
 
 def test_nobody_to_agree_gives_zero() -> None:
     assert LABELERS.agreement([["plain", "words"]]) == 0.0
+
+
+class Drawn(Sampler):
+    """Answers that were drawn before; every prompt gets the first of them."""
+
+    def answers(self, prompts: Sequence[str], counts: Sequence[int], first: int) -> list[list[str]]:
+        said = {"some": ["good", "", "bad", "", "", "", "", "", ""], "one": ["good", *[""] * 8], "all": ["good"] * 9}
+        return [said[prompt][:count] for prompt, count in zip(prompts, counts, strict=True)]
+
+
+def test_empty_answers_are_not_ranked() -> None:
+    """A reward model cannot be trained on them, and a young model draws some."""
+    rows = ranked_answers(Drawn(None, 8, 0), ["some", "one", "all"], LABELERS, name="answers", progress=False)
+    assert [row["prompt"] for row in rows] == ["some", "all"]
+    assert (rows[0]["completions"], len(rows[0]["ranks"])) == (["good", "bad"], 2)
+    assert 4 <= len(rows[1]["completions"]) == len(rows[1]["ranks"]) <= 9

@@ -188,6 +188,11 @@ def test_demonstrations(ada: Desk, server: Running) -> None:
     assert ada.page.text_content("#left") == "Still to do: an answer"
     ada.press("Escape", "z")
     ada.page.wait_for_selector("#nothing:visible")
+    ada.press("u")
+    ada.wait(lambda: "You skipped this task" in ada.page.text_content("#opened"))
+    ada.press(",", ",")
+    ada.wait(lambda: ada.task() == task)
+    assert "You finished this label" in ada.page.text_content("#opened")
     saved = label(server, task)
     assert (saved["status"], saved["payload"]) == (
         "done", {"response": "  The sea is salty:\n\tz, u and ? are letters here. 🐟"}
@@ -254,8 +259,8 @@ def test_two_versions_are_both_shown(ada: Desk, server: Running, mine: bool) -> 
     assert "A overall3" in shown[1]
     assert "<b>from elsewhere</b>" in shown[1]
     assert "B overall" not in shown[0] + shown[1], "what is equal is left out"
-    ada.press("Escape")
-    assert ada.page.locator("#conflict[open]").count() == 1
+    ada.press("Escape", "Enter", "Space")
+    assert ada.page.locator("#conflict[open]").count() == 1, "whoever is typing chooses nothing by it"
     ada.page.click(f".version >> nth={0 if mine else 1} >> button")
     ada.state("saved")
     ada.trouble = [told for told in ada.trouble if "409" not in told]

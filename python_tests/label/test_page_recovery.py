@@ -223,3 +223,21 @@ def test_another_database_at_the_same_address_gets_nothing(chromium: Any, tmp_pa
         assert ada.work()["ranking"] == []
         assert all(rating["overall"] is None for rating in ada.work()["ratings"].values())
         context.close()
+
+
+@pytest.mark.slow
+def test_a_browser_that_keeps_nothing_says_so(chromium: Any, tmp_path: Path) -> None:
+    """Its storage is full: work still reaches the server, and the person knows when it is nowhere else."""
+    with process(tmp_path / "log", database(tmp_path / "labels.sqlite", SEA)) as started:
+        context = chromium.new_context()
+        context.set_default_timeout(30_000)
+        ada = Desk(context.new_page(), started.url(), "Ada")
+        ada.page.evaluate("void (Storage.prototype.setItem = () => { throw new DOMException('full'); })")
+        ada.press("a", "3")
+        ada.state("saving")
+        ada.state("saved")
+        started.process.kill()
+        ada.press("4")
+        ada.state("lost")
+        ada.check(trouble=GONE)
+        context.close()

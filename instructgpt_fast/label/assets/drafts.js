@@ -11,7 +11,7 @@ class Drafts {
   // name: the labeler's. What is found here is not used before it is taken in: another database, served at the same
   // address on another day, has other tasks under the same numbers.
   constructor(name) {
-    this.place = `${PLACE}/${name.toLowerCase()}/`;
+    this.place = `${PLACE}/${encodeURIComponent(name)}/`;
     this.entries = new Map();
     this.full = false; // whether the browser did not take the last one
   }

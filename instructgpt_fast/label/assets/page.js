@@ -87,7 +87,7 @@ function placeSide() {
 function showState(name, detail = "") {
   const was = $("saved").dataset.state;
   if (name !== was && TROUBLE.has(name)) tell(STATES[name]);
-  if (name === "saved" && TROUBLE.has(was)) tell("The server is back: everything is saved");
+  if (name === "saved" && TROUBLE.has(was)) tell("Everything is saved again");
   $("saved").textContent = detail ? `${STATES[name]}: ${detail}` : STATES[name];
   $("saved").dataset.state = name;
 }
@@ -261,7 +261,7 @@ function askForName() {
 async function signIn(name) {
   form ??= await getForm();
   labeler = await signInAs(name);
-  localStorage.setItem(`${PLACE}.name`, labeler.name);
+  for (const store of [sessionStorage, localStorage]) store.setItem(`${PLACE}.name`, labeler.name);
   $("who").textContent = labeler.name;
   for (const id of ["modes", "tools"]) $(id).hidden = false;
   for (const tab of $("modes").children) tab.hidden = !["own", ...form.kinds].includes(tab.dataset.mode);
@@ -311,7 +311,7 @@ function holdAlone(name, start, stopped, options = { ifAvailable: true }) {
     start();
     return;
   }
-  navigator.locks.request(`${PLACE}/${name.toLowerCase()}`, options, (lock) => {
+  navigator.locks.request(`${PLACE}/${name}`, options, (lock) => {
     if (!lock) {
       showView("elsewhere");
       $("here").onclick = () => holdAlone(name, start, stopped, { steal: true });
@@ -339,8 +339,9 @@ function wire() {
   for (const tab of $("modes").children) tab.onclick = () => enter(tab.dataset.mode);
   for (const [id, act] of Object.entries({ submit, skip, undo, left: goToMissing })) $(id).onclick = () => act();
   $("open-help").onclick = () => $("help").showModal();
-  $("leave").onclick = () => {
-    localStorage.removeItem(`${PLACE}.name`);
+  $("leave").onclick = async () => {
+    await outbox?.deliverAll();
+    for (const store of [sessionStorage, localStorage]) store.removeItem(`${PLACE}.name`);
     location.reload();
   };
   for (const field of ["note", "response"]) {
@@ -366,7 +367,8 @@ function wire() {
 
 async function start() {
   wire();
-  const name = localStorage.getItem(`${PLACE}.name`);
+  // Two people may share a browser: a tab stays with the one who signed in there.
+  const name = sessionStorage.getItem(`${PLACE}.name`) ?? localStorage.getItem(`${PLACE}.name`);
   if (!name) return askForName();
   const signed = await insist(() => signIn(name).then(() => true));
   if (signed === null) askForName();

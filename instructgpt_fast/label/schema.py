@@ -39,8 +39,11 @@ CREATE TABLE tasks (
     id INTEGER PRIMARY KEY,
     prompt_id INTEGER NOT NULL REFERENCES prompts (id),
     kind TEXT NOT NULL CHECK (kind IN ('ranking', 'demonstration')),
+    ready INTEGER NOT NULL CHECK (ready IN (0, 1)),     -- a ranking is, once it has answers
+    finished INTEGER NOT NULL DEFAULT 0,                -- labels whose status is done; the triggers below count them
     UNIQUE (prompt_id, kind)
 ) STRICT;
+CREATE INDEX tasks_in_turn ON tasks (kind, ready, finished, id);
 CREATE TABLE labelers (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -63,6 +66,8 @@ CREATE TABLE leases (
     until REAL NOT NULL,                        -- seconds since 1970
     PRIMARY KEY (task_id, labeler_id)
 ) STRICT;
+CREATE INDEX leases_in_time ON leases (until);
+CREATE INDEX leases_of_labeler ON leases (labeler_id);
 CREATE TABLE history (
     id INTEGER PRIMARY KEY,
     label_id INTEGER NOT NULL REFERENCES labels (id),
@@ -76,10 +81,12 @@ CREATE TABLE history (
 CREATE TRIGGER label_added AFTER INSERT ON labels BEGIN
     INSERT INTO history (label_id, revision, status, payload, changed_at)
     VALUES (new.id, new.revision, new.status, new.payload, new.changed_at);
+    UPDATE tasks SET finished = finished + (new.status = 'done') WHERE id = new.task_id;
 END;
 CREATE TRIGGER label_changed AFTER UPDATE ON labels BEGIN
     INSERT INTO history (label_id, revision, status, payload, changed_at)
     VALUES (new.id, new.revision, new.status, new.payload, new.changed_at);
+    UPDATE tasks SET finished = finished + (new.status = 'done') - (old.status = 'done') WHERE id = new.task_id;
 END;
 CREATE TRIGGER label_stays BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'labels are never deleted'); END;
 CREATE TRIGGER history_stays BEFORE DELETE ON history BEGIN SELECT RAISE(ABORT, 'history is never deleted'); END;

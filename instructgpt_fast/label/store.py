@@ -101,8 +101,8 @@ class Store:
                 if found.rowcount:
                     added += 1
                     connection.executemany(
-                        "INSERT INTO tasks (prompt_id, kind) VALUES (?, ?)",
-                        [(found.lastrowid, kind) for kind in KINDS],
+                        "INSERT INTO tasks (prompt_id, kind, ready) VALUES (?, ?, ?)",
+                        [(found.lastrowid, kind, int(kind == "demonstration")) for kind in KINDS],
                     )
         return added
 
@@ -122,6 +122,7 @@ class Store:
             )
             if not found.rowcount:
                 raise ValueError(f"prompt {prompt} has answers already, or does not exist")
+            connection.execute("UPDATE tasks SET ready = 1 WHERE prompt_id = ? AND kind = 'ranking'", (prompt,))
             connection.executemany(
                 "INSERT INTO answers (prompt_id, text, checkpoint, seed) VALUES (?, ?, ?, ?)",
                 [(prompt, answer.text, answer.checkpoint, answer.seed) for answer in answers],

@@ -21,26 +21,34 @@ from instructgpt_fast.tokenizer.dialogue import as_messages
 
 PREVIEW_CHARACTERS = 80
 
-# How many labelers have finished a task or hold it open, without the labeler who asks.
-_CLAIMS = """
-    (SELECT count(*) FROM labels WHERE labels.task_id = tasks.id AND labels.status = 'done'
-        AND labels.labeler_id <> :labeler)
-    + (SELECT count(*) FROM leases WHERE leases.task_id = tasks.id AND leases.until > :now
-        AND leases.labeler_id <> :labeler)
+# Tasks that may be given to the labeler: none with a label of theirs, of whatever status.
+_OPEN = """
+    tasks.kind = :kind AND tasks.ready = 1
+    AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.task_id = tasks.id AND labels.labeler_id = :labeler)
 """
-# Tasks of a kind that can be worked on: a ranking needs answers.
-_READY = """
-    FROM tasks JOIN prompts ON prompts.id = tasks.prompt_id
-    WHERE tasks.kind = :kind AND (tasks.kind = 'demonstration' OR prompts.answered = 1)
+# Tasks that others hold open, with how many have finished them or hold them. There are few: no more than labelers at
+# work. Every question below costs by these, by the labeler's own labels, or by one range of an index, and not by all
+# labels (CROSS JOIN keeps SQLite from beginning with the tasks).
+_HELD = """
+    SELECT tasks.id, tasks.finished + count(*) AS claims FROM leases CROSS JOIN tasks ON tasks.id = leases.task_id
+    WHERE leases.until > :now AND leases.labeler_id <> :labeler AND tasks.finished < :wanted AND {open}
+    GROUP BY tasks.id
+""".replace("{open}", _OPEN)
+_OPENED = f"""
+    SELECT tasks.id FROM leases CROSS JOIN tasks ON tasks.id = leases.task_id
+    WHERE leases.labeler_id = :labeler AND tasks.finished < :wanted AND {_OPEN}
+    AND tasks.id NOT IN (SELECT id FROM ({_HELD}) WHERE claims >= :wanted)
+    ORDER BY leases.until DESC, tasks.id LIMIT 1
 """
-_OPEN = f"""
-    {_READY} AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.task_id = tasks.id AND labels.labeler_id = :labeler)
-    AND {_CLAIMS} < :wanted
-"""
-_CHOICE = f"""
-    SELECT tasks.id {_OPEN}
-    ORDER BY EXISTS (SELECT 1 FROM leases WHERE leases.task_id = tasks.id AND leases.labeler_id = :labeler) DESC,
-        {_CLAIMS}, tasks.id LIMIT 1
+_FEWEST = f"""
+    SELECT id FROM (
+        SELECT * FROM (
+            SELECT tasks.id AS id, tasks.finished AS claims FROM tasks INDEXED BY tasks_in_turn
+            WHERE tasks.finished < :wanted AND {_OPEN} AND tasks.id NOT IN (SELECT id FROM ({_HELD}))
+            ORDER BY tasks.finished, tasks.id LIMIT 1
+        )
+        UNION ALL SELECT id, claims FROM ({_HELD}) WHERE claims < :wanted
+    ) ORDER BY claims, id LIMIT 1
 """
 _DRAFT = """
     SELECT tasks.id FROM labels JOIN tasks ON tasks.id = labels.task_id
@@ -48,8 +56,7 @@ _DRAFT = """
     ORDER BY labels.changed_at DESC, labels.id DESC LIMIT 1
 """
 _OWN = """
-    SELECT count(*) FROM labels JOIN tasks ON tasks.id = labels.task_id
-    WHERE labels.labeler_id = :labeler AND tasks.kind = :kind AND labels.status = :status
+    FROM labels JOIN tasks ON tasks.id = labels.task_id WHERE labels.labeler_id = :labeler AND tasks.kind = :kind
 """
 
 
@@ -67,7 +74,7 @@ def choose(connection: sqlite3.Connection, labeler: int, kind: Kind, now: float,
     wanted: how many labelers should finish each task.
     """
     asked = {"labeler": labeler, "kind": kind, "now": now, "wanted": wanted}
-    for query in (_DRAFT, _CHOICE):
+    for query in (_DRAFT, _OPENED, _FEWEST):
         row = connection.execute(query, asked).fetchone()
         if row is not None:
             return int(row[0])
@@ -80,15 +87,18 @@ def progress(connection: sqlite3.Connection, labeler: int, kind: Kind, now: floa
     """
     asked = {"labeler": labeler, "kind": kind, "now": now, "wanted": wanted}
 
-    def count(query: str, **more: str) -> int:
-        return int(connection.execute(query, {**asked, **more}).fetchone()[0])
+    def count(query: str) -> int:
+        return int(connection.execute(query, asked).fetchone()[0])
 
-    drafts = count(_OWN, status="draft")
-    total = count(f"SELECT count(*) {_READY}")
+    drafts = count(f"SELECT count(*) {_OWN} AND labels.status = 'draft'")
+    wanting = count("SELECT count(*) FROM tasks WHERE kind = :kind AND ready = 1 AND finished < :wanted")
+    taken = count(f"SELECT count(*) FROM ({_HELD}) WHERE claims >= :wanted")
     return {
-        "done": count(_OWN, status="done"), "skipped": count(_OWN, status="skipped"), "drafts": drafts,
-        "remaining": drafts + count(f"SELECT count(*) {_OPEN}"), "total": total,
-        "waiting": count("SELECT count(*) FROM tasks WHERE kind = :kind") - total,
+        "done": count(f"SELECT count(*) {_OWN} AND labels.status = 'done'"),
+        "skipped": count(f"SELECT count(*) {_OWN} AND labels.status = 'skipped'"), "drafts": drafts,
+        "remaining": drafts + wanting - count(f"SELECT count(*) {_OWN} AND tasks.finished < :wanted") - taken,
+        "total": count("SELECT count(*) FROM tasks WHERE kind = :kind AND ready = 1"),
+        "waiting": count("SELECT count(*) FROM tasks WHERE kind = :kind AND ready = 0"),
     }
 
 
@@ -108,8 +118,7 @@ def release(connection: sqlite3.Connection, task: int, labeler: int) -> None:
 def kind_of(connection: sqlite3.Connection, task: int) -> Kind | None:
     """The kind of a task; None when there is no such task, or no answers to rank yet."""
     row = connection.execute(
-        "SELECT tasks.kind FROM tasks JOIN prompts ON prompts.id = tasks.prompt_id "
-        "WHERE tasks.id = ? AND (tasks.kind = 'demonstration' OR prompts.answered = 1)", (task,),
+        "SELECT kind FROM tasks WHERE id = ? AND ready = 1", (task,)
     ).fetchone()
     return None if row is None else cast(Kind, row[0])
 

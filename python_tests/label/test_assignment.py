@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,6 +114,49 @@ def test_the_fewest_labels_come_first_and_equal_states_choose_equally(tmp_path: 
     tasks = [task for _, task in histories[0]]
     assert tasks[:5] == [2, 4, 6, 8, 10]  # each once before any twice
     assert Counter(task for task in tasks if task) == dict.fromkeys((2, 4, 6, 8, 10), 2)
+
+
+def test_choices_and_counts_are_those_of_the_rules_spelled_out(tmp_path: Path, clock: Clock) -> None:
+    wanted, generator = 2, random.Random(0)
+    store = opened(tmp_path, clock, prompts=7, labels_per_task=wanted)
+    people = [store.sign_in(name).id for name in ("Ann", "Ben", "Cleo", "Dora")]
+    chosen = []
+    for _ in range(400):
+        clock.now += generator.choice((1, 5, 40))
+        labeler = generator.choice(people)
+        labels = store._connection.execute("SELECT task_id, labeler_id, status, revision FROM labels").fetchall()
+        leases = store._connection.execute("SELECT task_id, labeler_id, until FROM leases").fetchall()
+        task, progress = store.next_task(labeler, "demonstration")
+        found = None if task is None else task["id"]
+        # The rules of label/tasks.py, in the words of Python.
+        own = {label[0]: label[2] for label in labels if label[1] == labeler}
+        claims = {
+            one: sum(label[0] == one and label[2] == "done" for label in labels)
+            + sum(lease[0] == one and lease[1] != labeler and lease[2] > clock.now for lease in leases)
+            for one in range(2, 16, 2)
+        }
+        free = [one for one in claims if one not in own and claims[one] < wanted]
+        drafts = [one for one, status in own.items() if status == "draft"]
+        before = [one for one in free if any(lease[:2] == (one, labeler) for lease in leases)]
+        if drafts:
+            assert found in drafts
+        elif before:
+            assert found in before
+        else:
+            assert found == min(free, key=lambda one: (claims[one], one), default=None)
+        assert progress["remaining"] == len(drafts) + len(free)
+        assert progress["done"] == list(own.values()).count("done")
+        chosen.append(found)
+        if own and generator.random() < 0.1:  # an older label is looked at again
+            found = generator.choice(list(own))
+        if found is not None and generator.random() < 0.6:
+            status = generator.choice(("done", "draft", "skipped") if own.get(found) != "done" else ("done", "skipped"))
+            revision = next((label[3] for label in labels if label[:2] == (found, labeler)), 0)
+            store.save(labeler, found, revision, {"response": f"{clock.now}"}, status)  # type: ignore[arg-type]
+    assert None in chosen and len(set(chosen)) == 8
+    counted = dict(store._connection.execute("SELECT task_id, sum(status = 'done') FROM labels GROUP BY task_id"))
+    assert counted == dict(store._connection.execute("SELECT id, finished FROM tasks WHERE kind = 'demonstration'"))
+    store.close()
 
 
 def test_eight_labelers_at_once_finish_every_task_as_often_as_wanted_and_none_twice(tmp_path: Path) -> None:

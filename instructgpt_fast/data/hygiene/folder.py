@@ -112,11 +112,11 @@ class RunFolder:
                     f"prepare: {self.root} holds an unfinished run with other options or other input; name another "
                     "output_dir, or pass resume=False to give that run up"
                 )
-        elif state.exists():
+        else:
             for path in (self.root / WORK).iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-        atomic_write(state, json.dumps({"identity": self.identity}), error=ConfigError)
+            atomic_write(state, json.dumps({"identity": self.identity}), error=ConfigError)
         self.work.mkdir(exist_ok=True)
         for folder in (self.root, self.root / WORK, self.work):
             for path in folder.glob(".*.tmp"):

@@ -21,7 +21,7 @@ from instructgpt_fast.data.hygiene.first_pass import value_of
 from instructgpt_fast.data.hygiene.options import Kind, PrepareConfig
 from instructgpt_fast.data.hygiene.plan import Contents
 from instructgpt_fast.data.hygiene.records import normalized, read_record
-from instructgpt_fast.data.hygiene.spill import BLOCK_ROWS, REMOVAL, Removed, Rows, Spill, blocks, write_removals
+from instructgpt_fast.data.hygiene.spill import REMOVAL, Removed, Rows, Spill, block_count, blocks, write_removals
 from instructgpt_fast.data.hygiene.tables import Lookup, Table
 from instructgpt_fast.data.hygiene.workers import Workers
 
@@ -88,8 +88,7 @@ def similar_in_buckets(task: BucketTask) -> Rows:
     kept: dict[int, list[int]] = {}
     with Lookup(task.table) as lookup:
         similarity = _estimates(lookup) if task.exact is None else _exact(lookup, task.exact)
-        size = task.path.stat().st_size if task.path.exists() else 0
-        many = -(-size // (BLOCK_ROWS * _IN_BUCKET.itemsize))
+        many = block_count(task.path, _IN_BUCKET)
         for number, block in enumerate(blocks(task.path, _IN_BUCKET)):
             last = number == many - 1
             for bucket, members in _buckets(block, every=not last or number > 0):

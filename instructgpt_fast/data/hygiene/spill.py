@@ -16,8 +16,8 @@ import numpy.typing as npt
 from instructgpt_fast.errors import DataError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
 
-PART_ROWS = 1 << 18
-BLOCK_ROWS = 1 << 18
+PART_ROWS = 1 << 17
+BLOCK_ROWS = 1 << 18  # so that a part is one block unless many rows have one key
 BUFFER_BYTES = 1 << 24
 
 # A record and the earlier one that it is a duplicate of; -1 where no record is to blame.
@@ -41,6 +41,8 @@ class Spill:
 
     def add(self, rows: Rows, parts: npt.NDArray[np.uint64]) -> None:
         """Append rows; parts: the part of each."""
+        if not len(rows):
+            return
         order = np.argsort(parts, kind="stable")
         numbers, starts = np.unique(parts[order], return_index=True)
         for number, group in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
@@ -67,13 +69,19 @@ class Spill:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def blocks(path: Path, dtype: np.dtype[Any], rows: int = BLOCK_ROWS) -> Iterator[Rows]:
-    """Yield a file of rows in order, some at a time; none when there is no such file."""
+def blocks(path: Path, dtype: np.dtype[Any]) -> Iterator[Rows]:
+    """Yield a file of rows in order, `BLOCK_ROWS` at a time; none when there is no such file."""
     if not path.exists():
         return
     with path.open("rb") as file:
-        while content := file.read(rows * dtype.itemsize):
+        while content := file.read(BLOCK_ROWS * dtype.itemsize):
             yield np.frombuffer(content, dtype=dtype)
+
+
+def block_count(path: Path, dtype: np.dtype[Any]) -> int:
+    """How many blocks `blocks` yields."""
+    size = path.stat().st_size if path.exists() else 0
+    return -(-size // (BLOCK_ROWS * dtype.itemsize))
 
 
 def write_removals(target: Path, found: Iterable[Rows], records: int) -> None:
@@ -125,7 +133,7 @@ class Removed:
 
 class _Reader:
     def __init__(self, path: Path) -> None:
-        self._blocks = blocks(path, REMOVAL, 1 << 14)
+        self._blocks = blocks(path, REMOVAL)
         self._held = np.empty(0, dtype=REMOVAL)
         self._more = True
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from instructgpt_fast.data.hygiene import first_pass
 from instructgpt_fast.data.hygiene.grams import SIGNATURE
 from instructgpt_fast.data.hygiene.plan import Piece
-from instructgpt_fast.data.hygiene.spill import BLOCK_ROWS, Rows, blocks
+from instructgpt_fast.data.hygiene.spill import Rows, blocks
 from instructgpt_fast.errors import DataError
 from instructgpt_fast.files import atomic_write
 
@@ -90,7 +90,7 @@ class Table:
     def blocks(self) -> Iterator[tuple[int, Rows]]:
         """Yield (number of the first record, rows) for blocks of the table in order."""
         start = 0
-        for rows in blocks(self.path, RECORD, BLOCK_ROWS // 8):
+        for rows in blocks(self.path, RECORD):
             yield start, rows
             start += len(rows)
 

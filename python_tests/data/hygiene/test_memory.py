@@ -34,7 +34,7 @@ threading.Thread(target=watch, daemon=True).start()
 report = prepare(data=source, output_dir=out, contamination=small, languages=("en", "und"), progress=False, processes=1)
 print("grown by", peak - before, "of", report.records)
 """
-WORDS = [a + b for a in ("sea", "sun", "rain", "wind", "moon", "land") for b in ("side", "light", "fall", "mill", "mark")]
+WORDS = [a + b for a in ("sea", "sun", "rain", "wind", "moon", "land") for b in ("side", "fall", "mill", "mark")]
 
 
 def records(count: int) -> list[dict[str, str]]:
@@ -61,5 +61,4 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     more = write_jsonl(tmp_path / "more.jsonl", records(64_000))
     assert more.stat().st_size > 12e6
     few, many = grown(less, small), grown(more, small)
-    print(f"peak above the start: {few} kB for 4,000 records, {many} kB for 64,000")
-    assert many - few < 8 << 10
+    assert many - few < 8 << 10, f"peak above the start: {few} kB for 4,000 records, {many} kB for 64,000"

@@ -27,8 +27,9 @@ CONSEQUENCES = {
     "kl_runaway": {"length_blow_up", "length_collapse", "eos_collapse", "entropy_collapse", "objective_falling"},
 }
 
-# Looking costs time in proportion to the records, so in a long run not every one is a reason to look again.
-EVERY_RECORD, THEN_EVERY = 256, 32
+# Looking costs time in proportion to the records, so a run is looked at again when it has grown by this share: at every
+# record up to 128, and all looks of a long run together cost about as much as 64 at its end.
+GROWN = 64
 
 
 def diagnose(
@@ -76,20 +77,21 @@ class Watch:
         """tell: gets each new finding in words."""
         self._stage, self._options, self._tell = stage, options, tell
         self._curves = Curves()
-        self._count = 0
+        self._count = self._next = 0
         self._told: set[str] = set()
 
     def replay(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Begin with what a resumed run recorded before; what that shows has been told."""
-        self._curves, self._count = Curves(records), len(records)
+        self._curves, self._count, self._next = Curves(records), len(records), 0
         self._told = {finding.name for finding in self.findings()}
 
     def feed(self, record: Mapping[str, Any]) -> None:
         """Take in the next record, and tell what it shows."""
         self._curves.add(record)
         self._count += 1
-        if self._count > EVERY_RECORD and self._count % THEN_EVERY:
+        if self._count < self._next:
             return
+        self._next = self._count + max(1, self._count // GROWN)
         self._tell_new(self.findings())
 
     def findings(self) -> list[Finding]:

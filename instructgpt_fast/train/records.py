@@ -41,11 +41,11 @@ class RunRecord:
     stage: "pretrain", "sft", "reward" or "ppo". started, ended: ISO 8601 in UTC, of the last process that worked on
     the run; `ended` is None while it runs or when it was killed.
     unit: what metrics.jsonl counts: its rate is named "<unit>_per_second".
-    parameters: model -> numbers in it, for example {"policy": 124439808, "value": ...}.
+    parameters: trained model -> numbers in it, for example {"policy": 124439808, "value": ...}.
     flops_per_unit: FLOPs that the stage's method needs for one unit of work, averaged over the work of the last
     process; multiplied by the rate it is FLOP/s, to be held against the ceiling. flops_formula: how it was counted.
     device, dtype, threads: "cpu" or "cuda", the run's dtype, torch's threads.
-    ceiling: None when it was not measured (a run of a few seconds, a GPU of unknown rate).
+    ceiling: None when it was not measured (a run of less than 20 seconds, or one that did not finish).
     """
 
     stage: str

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from instructgpt_fast.diagnosis import Watch, diagnose, read_findings, write_findings
+from instructgpt_fast.diagnosis import Finding, Watch, diagnose, read_findings, write_findings
 from instructgpt_fast.diagnosis.curves import Curves
 
 from ..train.broken_runs import FAULTS, RECORDED
@@ -122,6 +122,25 @@ def test_a_resumed_run_does_not_tell_again_what_was_told() -> None:
     assert watch.conclude() == straight.conclude()
     assert "The learning rate is too high" not in "".join(told)
     assert "Answers no longer end" in "".join(told)
+
+
+def test_a_long_run_is_looked_at_seldom_and_still_soon_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    findings = Watch.findings
+
+    def counted(watch: Watch) -> list[Finding]:
+        nonlocal looks
+        looks += 1
+        return findings(watch)
+
+    monkeypatch.setattr(Watch, "findings", counted)
+    told: list[int] = []
+    step = 0
+    watch = Watch("ppo", {}, lambda text: told.append(step))
+    for step in range(1, 3001):
+        watch.feed({"step": step, "policy/clipfrac_avg": 0.5 if step > 2000 else 0.1})
+    assert 2003 <= told[0] <= 2003 + 2000 // 64 + 1
+    assert looks < 400
 
 
 def test_findings_are_read_as_they_were_written(tmp_path: Path) -> None:

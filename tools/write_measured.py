@@ -240,12 +240,38 @@ def generation() -> list[str]:
     ]
 
 
+def hygiene() -> list[str]:
+    """`prepare` with every rule on, on real text."""
+    found = read("hygiene")
+    if found is None:
+        return ["Not measured."]
+    rows = []
+    for row in found["rows"]:
+        peak = row["peak_anonymous_bytes"]
+        rows.append([
+            row["corpus"], f"{row['lines']:,}", f"{row['bytes'] / 1e6:.0f}", f"{row['seconds']:.0f}",
+            f"{row['lines_per_second']:,.0f}", f"{row['core_seconds']:.0f}",
+            f"{row['lines'] / row['core_seconds']:,.0f}",
+            f"{peak['main'] / 2**20:.0f} + {row['processes']} x {peak['worker'] / 2**20:.0f}",
+            ", ".join(f"{rule} {count:,}" for rule, count in row["removed"].items()),
+        ])
+    packages = ", ".join(f"{name} {version}" for name, version in found["corpus"]["packages"].items())
+    head = ("input", "lines", "MB", "seconds", "lines/s", "core seconds", "lines/core second", "memory, MiB", "removed")
+    load = found["load_average"]
+    return [
+        f"`instructgpt-fast prepare` with every rule on and {found['rows'][0]['processes']} processes, on text of the "
+        f"Debian packages {packages}, and the synopses of all packages with their maintainers as users. Memory is "
+        "the peak of what cannot be dropped (RssAnon): of the run, and of each worker.", "", *table(head, rows), "",
+        f"{machine(found)}{'' if load is None else f', load average {load[0]:.1f}'}.",
+    ]
+
+
 def ops(folder: Path) -> list[str]:
     """Every micro-benchmark recorded on one device; on a GPU with rate, share of the ceiling, what was left out."""
     lines: list[str] = []
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        if path.stem.startswith(("stage_", "quickstart", "ablation", "generation_")) or "rows" not in found:
+        if path.stem.startswith(("stage_", "quickstart", "ablation", "generation_", "hygiene")) or "rows" not in found:
             continue
         gpu = "gpu" in found
         rows = []
@@ -295,6 +321,7 @@ def measured() -> str:
         "Written by `python tools/write_measured.py` from `benchmarks/results/`; figures are ratios taken in one run "
         "on a small shared machine, so compare ratios, not milliseconds; GPUs have sections of their own.", "",
         "## Quickstart", "", *quickstart(), "", "## Stages", "", *stages(), "", "## Generation", "", *generation(),
+        "## Data hygiene", "", *hygiene(), "",
         "## Directions of the paper's ablations", "", *ablations(), "", *gpus(), "## Operators on the CPU", "",
         *ops(RESULTS / "cpu"),
     ]).rstrip() + "\n"

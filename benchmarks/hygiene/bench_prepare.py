@@ -49,8 +49,8 @@ def anonymous(pid: int) -> int:
 
 
 def watched(command: list[str]) -> dict[str, Any]:
-    """Run a command; its seconds, and the peak of anonymous memory of itself, of one worker and of all together."""
-    started = time.monotonic()
+    """Run a command; its seconds, those of the cores, and the peak of anonymous memory: its own, a worker's, of all."""
+    started, before = time.monotonic(), os.times()
     peak = {"main": 0, "worker": 0, "all": 0}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -61,7 +61,9 @@ def watched(command: list[str]) -> dict[str, Any]:
             time.sleep(PERIOD)
     if process.returncode:
         raise SystemExit(f"bench_prepare: {' '.join(command)} ended with {process.returncode}")
-    return {"seconds": time.monotonic() - started, "peak_anonymous_bytes": peak}
+    after = os.times()
+    cores = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"seconds": time.monotonic() - started, "core_seconds": cores, "peak_anonymous_bytes": peak}
 
 
 def case(source: Path, lines: int | None, processes: int, folder: Path) -> dict[str, Any]:

@@ -90,11 +90,16 @@ class Drawing:
         if parts:
             self.add("path", class_=f"line {mark}", d="".join(parts))
 
-    def points(self, series: Series, mark: str, name: str) -> None:
-        """A dot for each finite value, which tells its number."""
-        for step, value in zip(series.finite.steps, series.finite.values, strict=True):
-            told = element("title", f"{name}{step_shown(step)}: {shown(value, 4)}")
-            self.add("circle", told, class_=f"dot {mark}", cx=self.across.place(step), cy=self.up.place(value), r=2.6)
+    def points(self, series: Series, mark: str) -> None:
+        """A dot for each finite value, which tells its step and number."""
+        dots = [
+            element(
+                "circle", element("title", f"step {step_shown(step)}: {shown(value, 4)}"),
+                cx=f"{self.across.place(step):.1f}", cy=f"{self.up.place(value):.1f}",
+            )
+            for step, value in zip(series.finite.steps, series.finite.values, strict=True)
+        ]
+        self.add("g", *dots, class_=f"dots {mark}")
 
     def band(self, steps: np.ndarray, low: np.ndarray, high: np.ndarray, mark: str) -> None:
         """The area between two lines."""

@@ -101,7 +101,7 @@ def _drawn(lines: list[Line], look: Look) -> tuple[Drawing, dict[str, str]]:
             drawing.line(thinned(mean[0]), mark)
             smooth[line.label] = f" (bold: mean of {mean[1]:,} records)"
         if len(line.series) <= DOTTED_TO:
-            drawing.points(line.series, mark, f"{line.label}, step ")
+            drawing.points(line.series, mark)
         drawing.lost(thinned(Series(line.series.lost, line.series.lost), 40).steps)
     return drawing, smooth
 

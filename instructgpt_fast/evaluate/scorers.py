@@ -41,7 +41,7 @@ def find_scorer(option: str, source: Any, device: torch.device, batch_size: int)
     except (ImportError, AttributeError, TypeError, ValueError) as cause:
         raise ConfigError(
             f"evaluate: {option} must be package.module:function, got {text!r}, which cannot be imported: {cause}; "
-            "install the package, or start where it can be found."
+            "install the package, or put its folder on PYTHONPATH."
         ) from cause
     if not callable(found):
         raise ConfigError(f"evaluate: {option} must name a function, got {text!r}, which is {type(found).__name__}.")

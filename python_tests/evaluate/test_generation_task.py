@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from importlib import metadata
@@ -154,8 +155,8 @@ def test_an_example_without_an_answer(models: Models, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_or_loses_its_end(models: Models, tmp_path: Path) -> None:
     text = " ".join(SENTENCES[:40])
-    rows = [ITEMS[0] | {"c": "short"}, ITEMS[1] | {"c": text}]
-    keys = {"prompt": "{c}\n\nQ: {q}\nA:"}
+    rows = [ITEMS[0] | {"in": {"c": "short"}}, ITEMS[1] | {"in": {"c": text}}]
+    keys = {"prompt": "{c}\n\nQ: {q}\nA:", "fields": {"c": "in.c"}}
     words = r"room for max_new_tokens=6 in the context of 256 tokens, got a prompt of \d+ tokens; set shorten"
     with pytest.raises(DataError, match=rf"d\.jsonl:2: task: a prompt must leave {words}"):
         igf.evaluate(models.raw, tasks=[task(tmp_path, rows, **keys)])
@@ -331,7 +332,8 @@ def test_a_missing_package_is_told_before_the_work(
 
 def test_options_beside_a_config(models: Models, tmp_path: Path) -> None:
     config = EvaluateConfig(checkpoint=models.raw, tasks=(task(tmp_path, metrics=["toxicity"]),))
-    assert igf.evaluate(config, toxicity_scorer=lengths).rows[0].metric == "toxicity"
+    for scorer in (lengths, functools.partial(lengths)):
+        assert igf.evaluate(config, toxicity_scorer=scorer).rows[0].metric == "toxicity"
     with pytest.raises(ConfigError, match="options stand in the EvaluateConfig, got limit beside one"):
         igf.evaluate(config, limit=2)
 

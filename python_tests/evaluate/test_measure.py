@@ -114,6 +114,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say(draw: str, count: int, tr
     assert 0.95 - 0.015 - 3 * error <= coverage(draw, count, trials) <= 1.0
 
 
+@pytest.mark.parametrize("count", [8, 60])
+def test_differences_of_paired_shares_hold_the_truth(count: int) -> None:
+    """Two models that agree on four items in five, and are right on 0.8 and on 0.3 of the others."""
+    generator = np.random.default_rng(count)
+    trials, held = 500, 0
+    for _ in range(trials):
+        both = generator.random(count) < 0.5
+        apart = generator.random(count) < 0.2
+        first, second = (np.where(apart, generator.random(count) < share, both) for share in (0.8, 0.3))
+        found = Measure("t", "m", first, bounds=(0.0, 1.0)).difference(Measure("t", "m", second, bounds=(0.0, 1.0)))
+        low, high = found.interval or (math.inf, -math.inf)
+        held += low <= 0.2 * (0.8 - 0.3) <= high
+    # At most wide, never narrow: three standard errors below 95 %.
+    assert held / trials >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / trials)
+
+
 def test_pairing_takes_out_what_the_items_share() -> None:
     generator = np.random.default_rng(11)
     hard = generator.normal(size=200) * 10

@@ -113,14 +113,14 @@ class Measure:
             found = mean_interval(self.items[:, 0])
         else:
             found = bootstrap_interval(self.items, self.value_of)
-        if found is None or found[0] == found[1]:
+        if found is None or not _varies(found):
             return None
         return self.scale * max(found[0], self.bounds[0]), self.scale * min(found[1], self.bounds[1])
 
     def difference(self, other: Measure) -> Difference:
         """This value minus `other`'s, paired item by item: t of the differences for means, else a paired bootstrap.
 
-        Raises ConfigError unless both are the same metric of the same items.
+        Differences that are the same on every item tell no interval. Raises ConfigError unless both are the same metric of the same items.
         """
         if (self._identity(), self.data) != (other._identity(), other.data):
             raise ConfigError(
@@ -131,7 +131,9 @@ class Measure:
         if not self.independent or not other.independent:
             return Difference(value, None)
         found = self._difference_interval(other)
-        return Difference(value, None if found is None else (self.scale * found[0], self.scale * found[1]))
+        if found is None or not _varies(found):
+            return Difference(value, None)
+        return Difference(value, (self.scale * found[0], self.scale * found[1]))
 
     def _difference_interval(self, other: Measure) -> Interval | None:
         if self.is_share and other.is_share:
@@ -148,3 +150,9 @@ class Measure:
     def _identity(self) -> str:
         data = f" of {self.data[:12]}" if self.data else ""
         return f"{self.task}/{self.metric} over {len(self.items)} items{data}"
+
+
+def _varies(interval: Interval) -> bool:
+    """Whether the ends lie further apart than rounding of equal numbers puts them."""
+    low, high = interval
+    return high - low > 1e-12 * (abs(low) + abs(high))

@@ -8,7 +8,7 @@ import torch
 from instructgpt_fast.ops import PpoLoss
 from instructgpt_fast.rlhf.advantages import explained_variance
 from instructgpt_fast.rlhf.kl import response_kl
-from instructgpt_fast.rlhf.metrics import rollout_metrics, sum_stats, update_metrics
+from instructgpt_fast.rlhf.metrics import correlation, rollout_metrics, sum_stats, update_metrics
 from instructgpt_fast.rlhf.rollout import Rollout
 from instructgpt_fast.rlhf.update import from_rollout
 
@@ -65,3 +65,10 @@ def test_explained_variance() -> None:
     half = torch.tensor([[1.5, 1.5, 3.5], [3.5, 0.0, 0.0]])  # errors of -+0.5 about a variance of 1.25
     assert explained_variance(half, returns, MASK) == pytest.approx(1 - 0.25 / 1.25)
     assert explained_variance(half, torch.ones(2, 3), MASK) == 0.0
+
+
+def test_correlation() -> None:
+    lengths = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    assert correlation(-2.0 * lengths, lengths) == pytest.approx(-1.0)
+    assert correlation(torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])) == 0.0
+    assert correlation(torch.full((4,), 0.3), lengths) == 0.0, "scores that do not vary follow nothing"

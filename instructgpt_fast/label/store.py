@@ -263,7 +263,8 @@ def _checked_name(name: Any) -> str:
 
 def _hold(path: Path) -> IO[bytes]:
     """A lock on a file beside the database, kept as long as the file is open; the system lets go when we die."""
-    place = path.with_name(f"{path.name}.lock")
+    real = path.resolve()  # two names of one file are one database
+    place = real.with_name(f"{real.name}.lock")
     try:
         # Appending: whoever is refused must not empty what the holder wrote.
         file = open(place, "ab+")  # noqa: SIM115  (kept open: closing it lets go)

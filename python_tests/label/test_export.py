@@ -12,18 +12,21 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 import instructgpt_fast as igf
+from instructgpt_fast.checkpoint import save_checkpoint
 from instructgpt_fast.cli.command_line import main
 from instructgpt_fast.data import Comparison, Demonstration, read_jsonl
-from instructgpt_fast.errors import CheckpointError, ConfigError
+from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.label import LabelConfig
 from instructgpt_fast.label.answers import AnswerSource, Asked, load_checkpoints
 from instructgpt_fast.label.sampling import Sampler
 from instructgpt_fast.label.schema import open_database
 from instructgpt_fast.label.store import Answer, Store
+from instructgpt_fast.model import ScalarModel
 
-from ..serve.served import save
+from ..serve.served import random_model, save, tokenizer
 from .labelled import fill, process, ranking, running, signed_in, wait_until
 
 PROMPTS = [{"prompt": f"the {word}"} for word in ("quick brown fox", "lazy dog", "cat", "mat: café", "fox", "dog")]
@@ -133,16 +136,45 @@ def test_redraws_are_bounded_and_fill_what_is_missing(checkpoints: list[str]) ->
     assert sum(counts[0]) < sum(counts[8]) and max(counts[8]) <= 9
 
 
-def test_a_reward_model_or_a_missing_checkpoint_is_told_before_anything_is_served(
+def test_checkpoints_that_cannot_answer_are_told_before_anything_is_served(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["label", "--database", str(tmp_path / "a.sqlite"), "--prompts", str(folder / "prompts.jsonl"),
-             "--port", "0", "--checkpoints", str(tmp_path / "none")]
-    assert main(words) == 2
-    assert str(tmp_path / "none") in capsys.readouterr().err
+    reward_model = save_checkpoint(
+        tmp_path / "rm", model=ScalarModel.from_gpt(random_model()), tokenizer=tokenizer(), prompt_format="dialogue",
+        stage="reward",
+    )
+    prompts = str(folder / "prompts.jsonl")
+    words = ["label", "--database", str(tmp_path / "a.sqlite"), "--prompts", prompts, "--port", "0"]
+    for checkpoint, told in ((tmp_path / "none", str(tmp_path / "none")), (reward_model, "must hold a language model")):
+        assert main([*words, "--device", "cpu", "--checkpoints", str(checkpoint)]) == 2
+        assert told in capsys.readouterr().err
+    store = Store(tmp_path / "a.sqlite")
     with pytest.raises(ConfigError, match="stop must be at most 16"):
-        Sampler(Store(tmp_path / "b.sqlite"), LabelConfig(database="b", stop=[""]))
-    assert issubclass(CheckpointError, igf.InstructGPTError)
+        Sampler(store, LabelConfig(database="a.sqlite", stop=[""]))
+    assert len(store.unanswered()) == 7
+    store.close()
+
+
+def test_a_model_whose_logits_are_no_numbers_ends_sampling_and_not_labelling(tmp_path: Path) -> None:
+    model = random_model()
+    with torch.no_grad():
+        model.ln_f.weight.fill_(float("nan"))
+    broken = save_checkpoint(
+        tmp_path / "nan", model=model, tokenizer=tokenizer(), prompt_format="dialogue", stage="sft"
+    )
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "the cat"}\n')
+    with running(
+        tmp_path / "labels.sqlite", checkpoints=[str(broken)], prompts=str(tmp_path / "prompts.jsonl"), device="cpu"
+    ) as server:
+        wait_until(
+            lambda: server.http.get("/health").json()["sampling"]["state"] == "failed", lambda: "sampling does not fail"
+        )
+        ann = signed_in(server.http, "Ann")
+        task = ann.task("demonstration")
+        assert ann.put(task["id"], 0, {"response": "sat"}).status_code == 200
+        told = server.http.get("/api/task", params={"labeler": ann.labeler, "kind": "ranking"}).json()
+        assert told["task"] is None and told["progress"]["waiting"] == 1
+        assert "the model's logits must be numbers" in told["sampling"]["failure"]
 
 
 def label_all(url_or_http: Any, labelers: int = 2) -> None:

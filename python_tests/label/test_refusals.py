@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+import instructgpt_fast as igf
 from instructgpt_fast.cli.command_line import main
 from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.label import LabelConfig, label
@@ -199,6 +200,8 @@ def test_wrong_options_are_refused(options: dict[str, Any], told: str) -> None:
 def test_an_object_and_options_beside_it_are_refused() -> None:
     with pytest.raises(ConfigError, match="not both, got port"):
         label(LabelConfig(database="labels.sqlite"), port=1)
+    with pytest.raises(ConfigError, match="unknown option 'databas', did you mean 'database'"):
+        igf.label(databas="labels.sqlite")
 
 
 def test_an_address_that_is_taken_is_told_before_anything_is_made(

@@ -120,7 +120,8 @@ class Measure:
     def difference(self, other: Measure) -> Difference:
         """This value minus `other`'s, paired item by item: t of the differences for means, else a paired bootstrap.
 
-        Differences that are the same on every item tell no interval. Raises ConfigError unless both are the same metric of the same items.
+        Differences that are the same on every item tell no interval. Raises ConfigError unless both are the same metric
+        of the same items.
         """
         if (self._identity(), self.data) != (other._identity(), other.data):
             raise ConfigError(

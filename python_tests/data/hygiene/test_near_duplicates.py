@@ -1,0 +1,64 @@
+"""Which pairs near-duplicate removal finds: what is missed at which similarity, and how a large bucket is kept small."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instructgpt_fast.data.hygiene import grams, near_duplicates, prepare
+
+from .files import write_jsonl
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0])
+def test_few_pairs_at_the_threshold_are_missed(threshold: float) -> None:
+    bands, rows = grams.bands_of(threshold)
+    assert bands * rows <= grams.SIGNATURE
+    assert (1 - threshold**rows) ** bands <= 0.02
+    longer = grams.SIGNATURE // (rows + 1)
+    assert rows == grams.SIGNATURE or (1 - threshold ** (rows + 1)) ** longer > 0.02, "longer bands would miss more"
+
+
+def test_the_estimate_is_near_the_similarity() -> None:
+    draw = random.Random(0)
+    errors = []
+    for _ in range(60):
+        words = np.array([draw.getrandbits(32) for _ in range(120)], dtype=np.uint64)
+        other = words.copy()
+        other[draw.randrange(4, 115)] += 1
+        one, two = grams.shingles(words, 5), grams.shingles(other, 5)
+        assert grams.jaccard(one, two) == pytest.approx(111 / 121)
+        errors.append(np.mean(grams.signature(one) == grams.signature(two)) - 111 / 121)
+    assert abs(np.mean(errors)) < 0.015
+    assert np.std(errors) < 0.05
+
+
+def test_similar_pairs_are_found_and_others_stay(tmp_path: Path) -> None:
+    """Of 150 pairs with a similarity of 111 / 121 all but a few go, of 150 with 91 / 141 none: 0.8 lies between."""
+    draw = random.Random(1)
+    texts = []
+    for number in range(300):
+        words = [f"w{draw.randrange(10**6)}" for _ in range(120)]
+        other = list(words)
+        for place in (60,) if number < 150 else (20, 40, 60, 80, 100):
+            other[place] = "changed"
+        texts += [" ".join(words), " ".join(other)]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    report = prepare(data=source, output_dir=tmp_path / "out", near_duplicate_check="exact", prefix_characters=None,
+                     pii="off", quality="off", progress=False)
+    assert 147 <= report.removed["near_duplicate"] <= 150
+
+
+def test_a_bucket_compares_with_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "MOST_KEPT", 3)
+
+    def similarity(some: list[int], others: list[int]) -> np.ndarray:
+        return np.array([[float(one % 10 == other % 10) for other in others] for one in some])
+
+    found: list[tuple[int, int]] = []
+    kept = near_duplicates._compare([], [0, 1, 2, 3, 10, 12, 13, 23], similarity, 0.8, found)
+    assert kept == [0, 1, 2]
+    assert found == [(10, 0), (12, 2)], "13 and 23 are like 3, which was one too many to keep"

@@ -1,4 +1,4 @@
-"""Durable file writing: a reader sees the old content or the new content, never a part.
+"""Durable file writing: a reader sees the old content or the new content, never a part; and what a run is called.
 
 Not covered: two processes that write the same path at once (the last rename wins, whole).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO
 
 from instructgpt_fast.errors import InstructGPTError
 
+_STEP = re.compile(r"checkpoint-\d+")
 Content = bytes | str | Callable[[IO[bytes]], None]
 
 _REMEDIES = {
@@ -104,3 +106,9 @@ def _umask() -> int:
     current = os.umask(0o077)
     os.umask(current)
     return current
+
+
+def run_name(checkpoint: str | os.PathLike[str]) -> str:
+    """What a checkpoint is called where several are told apart: its run's folder, runs/ppo/checkpoint-500 being ppo."""
+    path = Path(checkpoint).absolute()  # so that "." has a name
+    return path.parent.name if _STEP.fullmatch(path.name) else path.name

@@ -78,7 +78,7 @@ COMMANDS: dict[str, Command] = {
     "label agreement": Command(
         "Measure how far the labelers agree.", f"{_LABEL}:LabelAgreement", f"{_LABEL}:measure_agreement"),
     "evaluate": Command(
-        "Measure a model: perplexity, reward-model accuracy, and tasks of your own.",
+        "Measure models by tasks of your own and the paper's, or hold several against each other.",
         "instructgpt_fast.evaluate:EvaluateConfig", f"{_TOOLS}:evaluate_checkpoint"),
     "report": Command(
         "Write one HTML file about a run, or about several: figures, samples, diagnosis.",

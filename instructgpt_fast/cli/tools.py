@@ -68,11 +68,14 @@ def inspect_tokenizer(options: TokenizerInspect) -> None:
 
 def evaluate_checkpoint(options: Any) -> None:
     """Print the table of results."""
-    from instructgpt_fast.evaluate import evaluate
+    from instructgpt_fast.evaluate import alignment_tax, evaluate, win_rate
 
+    if options.alignment_tax or options.win_rate:
+        compare = alignment_tax if options.alignment_tax else win_rate
+        sys.stdout.write(f"{compare(options)}\n")
+        return
     result = evaluate(options)
-    other = "" if result.against is None else f" against {result.against.checkpoint}"
-    sys.stdout.write(f"{result.checkpoint}{other}\n{result}\n")
+    sys.stdout.write(f"{result.checkpoint}\n{result}\n")
 
 
 @options_class()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instructgpt_fast.callable_module import make_callable
+from instructgpt_fast.evaluate.alignment_tax import AlignmentTax, alignment_tax
 from instructgpt_fast.evaluate.likelihood import Likelihood, loglikelihoods, rolling_loglikelihoods
 from instructgpt_fast.evaluate.measure import Difference, Measure
 from instructgpt_fast.evaluate.options import EvaluateConfig
@@ -21,9 +22,11 @@ from instructgpt_fast.evaluate.reward_accuracy import (
 )
 from instructgpt_fast.evaluate.scoring import judging, pack_tokens, score_sequences
 from instructgpt_fast.evaluate.tasks import evaluate
+from instructgpt_fast.evaluate.win_rate import WinRate, win_rate
 
 __all__ = [
     "Accuracy",
+    "AlignmentTax",
     "Calibration",
     "CalibrationBin",
     "Difference",
@@ -35,6 +38,8 @@ __all__ = [
     "RankedAnswers",
     "RewardAccuracy",
     "Row",
+    "WinRate",
+    "alignment_tax",
     "calibration",
     "evaluate",
     "joined",
@@ -49,6 +54,7 @@ __all__ = [
     "reward_accuracy",
     "rolling_loglikelihoods",
     "score_sequences",
+    "win_rate",
 ]
 
 make_callable(__name__, evaluate)

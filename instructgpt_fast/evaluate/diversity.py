@@ -59,7 +59,7 @@ def self_bleu_measure(answers: AnswerSet) -> list[Measure]:
 def length(answers: AnswerSet) -> list[Measure]:
     """Mean number of tokens of an answer, without the token that ends it."""
     lengths = [np.mean([len(one.tokens) - one.finished for one in each.answers]) for each in answers.items]
-    return [answers.measure("length", np.array(lengths), unit="tokens")]
+    return [answers.measure("length", np.array(lengths), unit="tokens", higher_is_better=None)]
 
 
 def ending(answers: AnswerSet) -> list[Measure]:

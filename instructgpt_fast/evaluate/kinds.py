@@ -36,10 +36,13 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def find_task(name: str, data: str | None) -> Task:
-    """The task that `--tasks` names: a task file, or a template on `data`. Raises ConfigError naming file and key."""
+def find_task(given: str, data: str | None, *, name: str | None = None) -> Task:
+    """The task that `--tasks` gives: a task file, or a template on `data`. Raises ConfigError naming file and key.
+
+    name: what results call the task of a template, in place of the template's own name.
+    """
     classes = {kind: each.options for kind, each in KINDS.items()}
-    return read_task(name, classes) if is_task_file(name) else template_task(name, str(data), classes)
+    return read_task(given, classes) if is_task_file(given) else template_task(given, str(data), classes, name=name)
 
 
 def run_task(task: Task, loaded: Loaded, config: EvaluateConfig) -> Outcome:

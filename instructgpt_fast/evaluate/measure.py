@@ -58,7 +58,7 @@ class Measure:
 
     items: float64 [N, S], or [N] for a mean. value_of: sums over the items [S] and N -> the metric; `mean_of`,
         `ratio_of`, or a function of one's own that takes any sums which a resample may have.
-    higher_is_better: for tables of differences. unit: "", "%", "nats", "bits", "tokens", ...
+    higher_is_better: for tables of differences; None where neither is. unit: "", "%", "nats", "bits", "tokens", ...
     bounds: least and greatest possible value; intervals are kept within. scale: what value, interval and difference are
         multiplied by at the end, 100 for a share that is told in percent; the bounds are those before.
     data: names the items (the sha256 of their file and what was taken of it); differences are of equal data alone.
@@ -71,7 +71,7 @@ class Measure:
     metric: str
     items: np.ndarray
     value_of: ValueOf = mean_of
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     unit: str = ""
     bounds: Interval = (-math.inf, math.inf)
     data: str = ""

@@ -14,21 +14,36 @@ PLAIN_TASKS = {"perplexity": "data", "reward_accuracy": "comparisons"}
 
 @options_class()
 class EvaluateConfig(Options):
-    """What to measure, on which checkpoint and data."""
+    """What to measure, on which checkpoint and data; or which checkpoints to hold against each other."""
 
     stage: ClassVar[str] = "evaluate"
 
-    checkpoint: str
+    checkpoint: str | None = None
     """Checkpoint or run directory of the model."""
-    against: str | None = None
-    """Another checkpoint, measured on the same tasks: the table tells how far the first lies above it, item by item."""
+    alignment_tax: tuple[str, ...] = ()
+    """In place of checkpoint: several, the one before alignment first (base sft ppo ppo_ptx), whose differences to the
+    first are told with intervals. Without tasks, --data is a folder with the data of the paper's."""
+    win_rate: tuple[str, ...] = ()
+    """In place of checkpoint: two, whose answers to --prompts a --judge compares, or whose names stand in --comparisons
+    that people ranked."""
     tasks: tuple[str, ...] = ()
     """perplexity, reward_accuracy, task files (.toml), or templates (translation, ...) whose data is --data; none takes
     perplexity and reward_accuracy, each when its data is given."""
     data: str | None = None
     """Text for perplexity: a .txt or .jsonl file, a folder of them, or token shards; for a template: its jsonl."""
     comparisons: str | None = None
-    """jsonl of comparisons for reward_accuracy."""
+    """jsonl of comparisons for reward_accuracy; for win_rate, as the labelling page exports them."""
+    prompts: str | None = None
+    """jsonl of prompts that win_rate lets both checkpoints answer."""
+    judge: str | None = None
+    """Who scores these answers: a reward model's checkpoint, or package.module:function (a list of texts in, a list of
+    numbers out)."""
+    max_new_tokens: int = 256
+    """Most tokens of an answer for win_rate [O]."""
+    temperature: float = 1.0
+    """Of answers for win_rate; 1 is what the policy was trained at [P]."""
+    seed: int = 0
+    """Which answers are drawn for win_rate."""
     context: int | None = None
     """Tokens of a perplexity window; None is the model's context."""
     stride: int | None = None
@@ -57,6 +72,33 @@ class EvaluateConfig(Options):
 
     def check(self) -> None:
         """Refuse unknown tasks, tasks without data, and nothing to do."""
+        given = [name for name in ("checkpoint", "alignment_tax", "win_rate") if getattr(self, name)]
+        self.require("give one of checkpoint, alignment_tax and win_rate", len(given) == 1, given=given)
+        self.require("batch_size must be at least 1", self.batch_size >= 1, batch_size=self.batch_size)
+        self.require("limit must be at least 1", self.limit is None or self.limit >= 1, limit=self.limit)
+        if self.win_rate:
+            self._check_win_rate()
+        else:
+            self._check_tasks()
+
+    def _check_win_rate(self) -> None:
+        self.require("win_rate compares two checkpoints", len(self.win_rate) == 2, win_rate=self.win_rate)
+        self.require("win_rate has no tasks", not self.tasks, tasks=self.tasks)
+        self.require(
+            "win_rate needs prompts and a judge, or comparisons",
+            (self.prompts is None) == (self.judge is None) and (self.prompts is None) != (self.comparisons is None),
+            prompts=self.prompts, judge=self.judge, comparisons=self.comparisons,
+        )
+        self.require("max_new_tokens must be at least 1", self.max_new_tokens >= 1, max_new_tokens=self.max_new_tokens)
+        self.require("temperature must not be negative", self.temperature >= 0, temperature=self.temperature)
+
+    def _check_tasks(self) -> None:
+        self.require(
+            "alignment_tax compares two checkpoints or more", len(self.alignment_tax) != 1,
+            alignment_tax=self.alignment_tax,
+        )
+        for name in ("prompts", "judge"):
+            self.require(f"{name} is for win_rate", getattr(self, name) is None, **{name: getattr(self, name)})
         templates = template_names()
         for task in self.tasks:
             if is_task_file(task):
@@ -72,8 +114,6 @@ class EvaluateConfig(Options):
         self.require(
             "give data or comparisons to measure on", bool(self.chosen()), data=self.data, comparisons=self.comparisons
         )
-        self.require("batch_size must be at least 1", self.batch_size >= 1, batch_size=self.batch_size)
-        self.require("limit must be at least 1", self.limit is None or self.limit >= 1, limit=self.limit)
 
     def chosen(self) -> list[str]:
         """The tasks to run: those named, or all whose data is given."""

@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table: one checkpoint, or two with their differences on the same items."""
+"""What an evaluation found, as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instructgpt_fast.evaluate.measure import Difference, Interval, Measure
+from instructgpt_fast.evaluate.measure import Interval, Measure
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ class Row:
     def cells(self) -> tuple[str, str, str, str, str]:
         """The row as texts: task, metric, value, interval, count."""
         interval = "" if self.half_width is None else f"+- {self.half_width:.4g}"
+        if self.interval is not None:
+            interval = f"{self.interval[0]:.4g} .. {self.interval[1]:.4g}"
         count = "" if self.count is None else f"{self.count:,}"
-        return self.task, self.metric, f"{self.value:.5g}", _range(self.interval) or interval, count
+        return self.task, self.metric, f"{self.value:.5g}", interval, count
 
 
 @dataclass(frozen=True)
@@ -36,58 +38,22 @@ class Evaluation:
     """Results on one checkpoint; `metrics` maps "task/metric" to the number, str() is a table.
 
     measures: those of task files, by item: `difference` of two evaluations' measures compares checkpoints.
-    about: task -> what was measured on and with. against: the same tasks on the checkpoint to compare with, if any.
+    about: task -> what was measured on and with.
     """
 
     checkpoint: Path
     rows: tuple[Row, ...]
     measures: tuple[Measure, ...] = field(default=(), compare=False, repr=False)
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-    against: Evaluation | None = field(default=None, compare=False, repr=False)
 
     @property
     def metrics(self) -> dict[str, float]:
         """Every number by "task/metric"."""
         return {f"{row.task}/{row.metric}": row.value for row in self.rows}
 
-    @property
-    def differences(self) -> dict[str, Difference]:
-        """How far each number lies above that of `against`, by "task/metric"; nothing without it.
-
-        Paired item by item for task files; tasks without a file give the difference alone.
-        """
-        if self.against is None:
-            return {}
-        others = {(each.task, each.metric): each for each in self.against.measures}
-        mine = {(each.task, each.metric): each for each in self.measures}
-        found = {}
-        for row, other in self._pairs():
-            key = (row.task, row.metric)
-            known = key in mine and key in others
-            found["/".join(key)] = (
-                mine[key].difference(others[key]) if known else Difference(row.value - other.value, None)
-            )
-        return found
-
-    def _pairs(self) -> list[tuple[Row, Row]]:
-        """Rows that both evaluations have."""
-        others = {(row.task, row.metric): row for row in self.against.rows} if self.against else {}
-        return [(row, others[row.task, row.metric]) for row in self.rows if (row.task, row.metric) in others]
-
     def __str__(self) -> str:
         """The results as a table of plain text."""
-        if self.against is None:
-            return aligned([("task", "metric", "value", "95 %", "over"), *(row.cells() for row in self.rows)])
-        lines = [("task", "metric", "value", "against", "difference", "95 %", "clear", "over")]
-        differences = self.differences
-        for row, other in self._pairs():
-            found = differences[f"{row.task}/{row.metric}"]
-            task, metric, value, _, count = row.cells()
-            clear = "yes" if found.clear else ""
-            lines.append((
-                task, metric, value, other.cells()[2], f"{found.value:+.4g}", _range(found.interval), clear, count
-            ))
-        return aligned(lines)
+        return aligned([("task", "metric", "value", "95 %", "over"), *(row.cells() for row in self.rows)])
 
 
 def row_of(measure: Measure) -> Row:
@@ -101,6 +67,3 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     padded = ("  ".join(map(str.ljust, line, widths)) for line in lines)
     return "\n".join(line.rstrip() for line in padded)
 
-
-def _range(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval[0]:.4g} .. {interval[1]:.4g}"

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from instructgpt_fast.checkpoint import load_model
+from instructgpt_fast.data import PromptText
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.evaluate.scoring import score_sequences
 from instructgpt_fast.model import ScalarModel
 
-Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""Prompts and answers, one of each a text -> one number each."""
+Scorer = Callable[[Sequence[PromptText], Sequence[str]], list[float]]
+"""Prompts (texts or dialogues) and answers, one of each a text -> one number each."""
 
 
 def find_scorer(option: str, source: Any, device: torch.device, batch_size: int) -> Scorer:
@@ -49,7 +50,7 @@ def find_scorer(option: str, source: Any, device: torch.device, batch_size: int)
 
 
 def _of_function(option: str, function: Callable[[list[str]], Sequence[float]]) -> Scorer:
-    def score(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+    def score(prompts: Sequence[PromptText], answers: Sequence[str]) -> list[float]:
         found = list(function(list(answers)))
         if len(found) != len(answers):
             raise DataError(
@@ -76,7 +77,7 @@ def _of_reward_model(option: str, path: str, device: torch.device, batch_size: i
             "another checkpoint."
         )
 
-    def score(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+    def score(prompts: Sequence[PromptText], answers: Sequence[str]) -> list[float]:
         pairs = zip(prompts, answers, strict=True)
         whole = [tokenizer.encode_example(prompt, answer, loaded.prompt_format).tokens for prompt, answer in pairs]
         # The beginning of what does not fit is left out: the score sits on the answer's last token.

@@ -134,9 +134,11 @@ def read_task(path: str | Path, kinds: Mapping[str, type[TaskOptions]]) -> Task:
     return make_task(read_toml(path), path, kinds)
 
 
-def template_task(name: str, data: str, kinds: Mapping[str, type[TaskOptions]]) -> Task:
+def template_task(template: str, data: str, kinds: Mapping[str, type[TaskOptions]], *, name: str | None = None) -> Task:
     """The task of a template on a file whose fields have the template's names. Raises ConfigError."""
-    return make_task({"template": name, "name": name, "data": str(Path(data).absolute())}, Path(f"{name}.toml"), kinds)
+    name = name or template
+    given = {"template": template, "name": name, "data": str(Path(data).absolute())}
+    return make_task(given, Path(f"{name}.toml"), kinds)
 
 
 def make_task(given: Mapping[str, Any], path: Path, kinds: Mapping[str, type[TaskOptions]]) -> Task:

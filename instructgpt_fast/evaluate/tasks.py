@@ -41,48 +41,67 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
     list of numbers out.
     Raises ConfigError, DataError or CheckpointError.
     """
-    scorers = {name: options.pop(name) for name in SCORERS if callable(options.get(name))}
-    names = {name: _name_of(scorer) for name, scorer in scorers.items()}
+    scorers, named = named_scorers(options)
     if not isinstance(checkpoint, EvaluateConfig):
-        config = EvaluateConfig(checkpoint=getattr(checkpoint, "checkpoint", checkpoint), **{**options, **names})
-    elif options:
-        raise ConfigError(
-            f"evaluate: options stand in the EvaluateConfig, got {', '.join(options)} beside one; put them into it."
-        )
+        config = EvaluateConfig(checkpoint=str(getattr(checkpoint, "checkpoint", checkpoint)), **named)
     else:
-        config = from_options(EvaluateConfig, {**vars(checkpoint), **names})
-    tasks = _tasks(config)
-    result, outcomes = _measure(config.checkpoint, tasks, scorers, config)
-    records = {str(result.checkpoint): outcomes}
-    if config.against is not None:
-        other, others = _measure(config.against, tasks, scorers, config)
-        result = replace(result, against=other)
-        records[str(other.checkpoint)] = others
-    _write(result, records, config)
+        config = with_scorers(checkpoint, scorers, named)
+    if config.checkpoint is None:
+        raise ConfigError(
+            "evaluate: measures one checkpoint, got several to hold against each other; call evaluate.alignment_tax or "
+            "evaluate.win_rate."
+        )
+    result, outcomes = measure(config.checkpoint, chosen_tasks(config), config, scorers)
+    if config.output is not None:
+        content = {
+            "checkpoint": str(result.checkpoint), "options": to_dict(config), "metrics": numbers(result.metrics),
+        }
+        if result.about:
+            content |= {"intervals": _intervals(result), "tasks": result.about}
+        write_json(config.output, content)
+    if config.records is not None:
+        write_records(config.records, {str(result.checkpoint): outcomes})
     return result
 
 
-def _name_of(scorer: Any) -> str:
+def named_scorers(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that are functions, and all options with those functions named."""
+    scorers = {name: options[name] for name in SCORERS if callable(options.get(name))}
+    return scorers, {**options, **{name: name_of(scorer) for name, scorer in scorers.items()}}
+
+
+def name_of(scorer: Any) -> str:
     """What the output calls a function or another object that can be called."""
     named = scorer if hasattr(scorer, "__qualname__") else type(scorer)
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def _tasks(config: EvaluateConfig) -> dict[str, Task | None]:
-    """What `--tasks` names -> the task; None for those without a file. Raises ConfigError."""
-    tasks = {name: None if name in PLAIN_TASKS else find_task(name, config.data) for name in config.chosen()}
-    names = [name if task is None else task.name for name, task in tasks.items()]
+def with_scorers(config: EvaluateConfig, scorers: Mapping[str, Any], named: Mapping[str, Any]) -> EvaluateConfig:
+    """A config with its scorers named. Raises ConfigError for other options beside it."""
+    others = [name for name in named if name not in scorers]
+    if others:
+        raise ConfigError(
+            f"evaluate: options stand in the EvaluateConfig, got {', '.join(others)} beside one; put them into it."
+        )
+    return from_options(EvaluateConfig, {**vars(config), **named})
+
+
+def chosen_tasks(config: EvaluateConfig) -> dict[str, Task | None]:
+    """The tasks of an evaluation by name, None for those without a file. Raises ConfigError that names file and key."""
+    tasks = [(name, None if name in PLAIN_TASKS else find_task(name, config.data)) for name in config.chosen()]
+    names = [name if task is None else task.name for name, task in tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
             f"evaluate: tasks must have different names, got {twice[0]!r} twice; set name in one of the files."
         )
-    return tasks
+    return dict(zip(names, (task for _, task in tasks), strict=True))
 
 
-def _measure(
-    checkpoint: str, tasks: Mapping[str, Task | None], scorers: Mapping[str, Any], config: EvaluateConfig
+def measure(
+    checkpoint: str, tasks: Mapping[str, Task | None], config: EvaluateConfig, scorers: Mapping[str, Any]
 ) -> tuple[Evaluation, dict[str, Outcome]]:
+    """Load a checkpoint and run `chosen_tasks` on it. Raises ConfigError, DataError or CheckpointError."""
     device, _ = choose_device(config.device)
     loaded = load_model(checkpoint, dtype=torch_dtype(config.dtype), device=device)
     rows: list[Row] = []
@@ -91,51 +110,40 @@ def _measure(
         if task is None:
             rows += TASKS[name](loaded, config)
         else:
-            outcomes[task.name] = run_task(replace(task, scorers=scorers), loaded, config)
-            rows += [row_of(measure) for measure in outcomes[task.name].measures]
-    measures = tuple(measure for outcome in outcomes.values() for measure in outcome.measures)
+            outcomes[name] = run_task(replace(task, scorers=scorers), loaded, config)
+            rows += [row_of(each) for each in outcomes[name].measures]
+    measures = tuple(each for outcome in outcomes.values() for each in outcome.measures)
     about = {name: outcome.about for name, outcome in outcomes.items()}
     return Evaluation(loaded.path, tuple(rows), measures, about), outcomes
 
 
-def _write(result: Evaluation, records: Mapping[str, Mapping[str, Outcome]], config: EvaluateConfig) -> None:
-    """--output and --records; a number that JSON cannot hold (nan, infinite) is written as null."""
-    if config.output is not None:
-        content: dict[str, Any] = {
-            "checkpoint": str(result.checkpoint), "options": to_dict(config), "metrics": _numbers(result.metrics),
-        }
-        if result.about:
-            content |= {"intervals": _intervals(result), "tasks": result.about}
-        if result.against is not None:
-            content["against"] = {
-                "checkpoint": str(result.against.checkpoint), "metrics": _numbers(result.against.metrics),
-                "intervals": _intervals(result.against),
-                "differences": {
-                    name: {"value": _number(each.value), "interval": each.interval, "clear": each.clear}
-                    for name, each in result.differences.items()
-                },
-            }
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        atomic_write(config.output, text + "\n", error=ConfigError)
-    if config.records is not None:
-        lines = [
-            json.dumps({"task": task, "checkpoint": checkpoint, **_numbers(record)}, ensure_ascii=False)
-            for checkpoint, outcomes in records.items() for task, outcome in outcomes.items()
-            for record in outcome.records
-        ]
-        atomic_write(config.records, "".join(line + "\n" for line in lines), error=ConfigError)
+def write_json(path: str, content: Mapping[str, Any]) -> None:
+    """Write --output whole. Raises ConfigError when the disk refuses."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    atomic_write(path, text + "\n", error=ConfigError)
+
+
+def write_records(path: str, outcomes: Mapping[str, Mapping[str, Outcome]]) -> None:
+    """Write --records: one line of JSON an item. outcomes: checkpoint -> task -> its outcome. Raises ConfigError."""
+    lines = [
+        json.dumps({"task": task, "checkpoint": checkpoint, **numbers(record)}, ensure_ascii=False)
+        for checkpoint, by_task in outcomes.items() for task, outcome in by_task.items() for record in outcome.records
+    ]
+    atomic_write(path, "".join(line + "\n" for line in lines), error=ConfigError)
 
 
 def _intervals(result: Evaluation) -> dict[str, list[float | None]]:
     found = {f"{row.task}/{row.metric}": row.interval for row in result.rows if row.interval is not None}
-    return {name: [_number(end) for end in interval] for name, interval in found.items()}
+    return {name: [number(end) for end in interval] for name, interval in found.items()}
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _number(value) for name, value in values.items()}
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of which those that JSON cannot hold (nan, infinite) are null."""
+    return {name: number(value) for name, value in values.items()}
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """A value, or None in place of a number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 from instructgpt_fast.config import Options, options_class
 from instructgpt_fast.errors import ConfigError
+from instructgpt_fast.files import run_name
 
 KEY_VARIABLE = "INSTRUCTGPT_FAST_API_KEY"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
-_STEP = re.compile(r"checkpoint-\d+")
 
 
 @options_class()
@@ -98,7 +98,7 @@ class ServeConfig(Options):
 
     def model_names(self) -> tuple[str, ...]:
         """The names by which clients choose, one a checkpoint, in the same order."""
-        return self.names or tuple(map(_default_name, self.checkpoint))
+        return self.names or tuple(map(run_name, self.checkpoint))
 
     def api_key(self) -> bytes | None:
         """The key that clients must send, or None for a server that is open to whoever reaches it.
@@ -136,9 +136,3 @@ class ServeConfig(Options):
                 "give other names", _NAME.fullmatch(name) is not None, names=name,
             )
         self.require("names must differ; give names", len(set(names)) == len(names), names=names)
-
-
-def _default_name(checkpoint: str) -> str:
-    # Absolute, so that "." has a name; runs/ppo/checkpoint-500 is called as its run.
-    path = Path(checkpoint).absolute()
-    return path.parent.name if _STEP.fullmatch(path.name) else path.name

@@ -288,32 +288,6 @@ def test_names_and_templates_in_one_evaluation(models: Models, tmp_path: Path) -
         igf.evaluate(models.raw, tasks=["translation"])
 
 
-def test_two_checkpoints_side_by_side(
-    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = task(tmp_path, metrics=["f1", "chrf", "length"])
-    text = write_jsonl(tmp_path / "text.jsonl", [{"text": each} for each in SENTENCES[:3]])
-    monkeypatch.chdir(tmp_path)
-    command = ["evaluate", "--checkpoint", models.raw, "--against", models.dialogue, "--tasks", path, "perplexity"]
-    files = ["--output", "out.json", "--records", "r.jsonl"]
-    assert main([*command, "--data", text, *files]) == 0, capsys.readouterr().err
-    named, header, *lines = capsys.readouterr().out.splitlines()
-    assert named == f"{models.raw} against {models.dialogue}"
-    assert header.split() == ["task", "metric", "value", "against", "difference", "95", "%", "clear", "over"]
-    assert [line.split()[1] for line in lines] == ["f1", "chrf", "length", "loss", "perplexity", "bits_per_byte"]
-    one, two = (igf.evaluate(each, tasks=[path], output=None) for each in (models.raw, models.dialogue))
-    stored = json.loads(Path("out.json").read_text(encoding="utf-8"))
-    found = stored["against"]["differences"]
-    for mine, other in zip(one.measures, two.measures, strict=True):
-        name, expected = f"task/{mine.metric}", mine.difference(other)
-        assert found[name]["value"] == pytest.approx(expected.value)
-        assert found[name]["interval"] == (None if expected.interval is None else pytest.approx(expected.interval))
-    # The same weights read the same text: no difference, and no interval without items.
-    assert found["perplexity/loss"] == {"value": 0.0, "interval": None, "clear": False}
-    rows = [json.loads(line) for line in Path("r.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["checkpoint"] for row in rows] == [models.raw] * 5 + [models.dialogue] * 5
-
-
 def test_numbers_that_json_cannot_hold(models: Models, tmp_path: Path) -> None:
     path = task(tmp_path, ITEMS[:1], metrics=["self_bleu"])
     igf.evaluate(models.raw, tasks=[path], output=str(tmp_path / "o.json"))

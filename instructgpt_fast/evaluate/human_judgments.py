@@ -1,0 +1,145 @@
+"""What people who ranked answers say about two checkpoints: who wins, how good each is, and what is wrong with it.
+
+The jsonl is what the labelling page exports: a comparison, with "checkpoints" (whose answer each completion is) and
+"ratings" ({"overall": 1..7, "fields": {name: true | false}} of each completion).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from instructgpt_fast.data import Comparison, OnBadLine, read_jsonl
+from instructgpt_fast.data.examples import ExampleKind
+from instructgpt_fast.errors import DataError
+from instructgpt_fast.evaluate.measure import Measure, ratio_of
+from instructgpt_fast.files import run_name
+
+
+@dataclass(frozen=True)
+class Judged(ExampleKind):
+    """One labeler's ranking of answers to a prompt, with whose they are and how each was rated."""
+
+    prompt: str  # as JSON: labels of one prompt belong together
+    ranks: tuple[int, ...]
+    checkpoints: tuple[str, ...]
+    ratings: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Build it from {"prompt", "completions", "ranks", "checkpoints"} and, where there are, "ratings"."""
+        comparison = Comparison.from_record(record)
+        count = len(comparison.completions)
+        checkpoints = record.get("checkpoints")
+        if not isinstance(checkpoints, list) or len(checkpoints) != count or not all(
+            isinstance(name, str) for name in checkpoints
+        ):
+            raise DataError(
+                f"judgment: 'checkpoints' must name the model of each of the {count} completions, got {checkpoints!r}"
+            )
+        ratings = record.get("ratings") or [{}] * count
+        if not isinstance(ratings, list) or len(ratings) != count or not all(
+            isinstance(each, Mapping) for each in ratings
+        ):
+            raise DataError(f"judgment: 'ratings' must hold one object for each of the {count} completions")
+        prompt = json.dumps(record["prompt"], sort_keys=True, ensure_ascii=False)
+        return cls(prompt, comparison.ranks, tuple(checkpoints), tuple(ratings))
+
+
+@dataclass
+class _Sums:
+    """Of one prompt: what all its labels say, as sums and counts."""
+
+    wins: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of the first, ties half; pairs
+    ties: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    overall: np.ndarray = field(default_factory=lambda: np.zeros((2, 2)))  # of each: sum of ratings, ratings
+    fields: dict[str, np.ndarray] = field(default_factory=dict)  # name -> of each: times yes, times asked
+
+    def add(self, label: Judged, whose: Sequence[int | None]) -> None:
+        own = [[place for place, one in enumerate(whose) if one == side] for side in (0, 1)]
+        for i in own[0]:
+            for j in own[1]:
+                gap = label.ranks[j] - label.ranks[i]
+                self.wins += (0.5 * (np.sign(gap) + 1.0), 1.0)
+                self.ties += (float(gap == 0), 1.0)
+        for side in (0, 1):
+            for place in own[side]:
+                self._rate(side, label.ratings[place])
+
+    def _rate(self, side: int, rating: Mapping[str, Any]) -> None:
+        overall = rating.get("overall")
+        if isinstance(overall, int) and not isinstance(overall, bool):
+            self.overall[side] += (overall, 1.0)
+        for name, value in (rating.get("fields") or {}).items():
+            if isinstance(value, bool):
+                self.fields.setdefault(name, np.zeros((2, 2)))[side] += (float(value), 1.0)
+
+
+def measure_judgments(
+    path: str, pair: Sequence[str], on_bad_line: OnBadLine = "error", limit: int | None = None
+) -> list[Measure]:
+    """Win rate of pair[0] over pair[1], share of ties, mean overall rating of each, share of yes to each question.
+
+    pair: two checkpoints by path or by their run's name, as "checkpoints" has them. limit: the first so many labels.
+    Raises DataError with file and line, and when no label has answers of both.
+    """
+    labels = read_jsonl(path, Judged, on_bad_line=on_bad_line)
+    prompts: dict[str, _Sums] = {}
+    for label in labels[:limit]:
+        whose = [_side(name, pair) for name in label.checkpoints]
+        if 0 in whose and 1 in whose:
+            prompts.setdefault(label.prompt, _Sums()).add(label, whose)
+    if not prompts:
+        known = sorted({run_name(name) for label in labels for name in label.checkpoints})
+        raise DataError(
+            f"win_rate: a label must rank answers of both {pair[0]} and {pair[1]}, got labels of {', '.join(known)}; "
+            "name two of these", path,
+        )
+    sums = list(prompts.values())
+    names = told_apart(pair)
+    found = [
+        _measure("win_rate", [each.wins for each in sums], path),
+        _measure("ties", [each.ties for each in sums], path, higher_is_better=None),
+    ]
+    if sum(each.overall[:, 1].sum() for each in sums):
+        found += [
+            _measure(f"overall_{name}", [each.overall[side] for each in sums], path, bounds=(-np.inf, np.inf))
+            for side, name in enumerate(names)
+        ]
+    for question in sorted({name for each in sums for name in each.fields}):
+        none = np.zeros((2, 2))
+        found += [
+            _measure(f"{question}_{name}", [each.fields.get(question, none)[side] for each in sums], path,
+                     higher_is_better=None)
+            for side, name in enumerate(names)
+        ]
+    return found
+
+
+def told_apart(pair: Sequence[str]) -> tuple[str, str]:
+    """What two checkpoints are called: their runs' names where these differ, else their paths."""
+    first, second = map(run_name, pair)
+    return (first, second) if first != second else (pair[0], pair[1])
+
+
+def _side(name: str, pair: Sequence[str]) -> int | None:
+    if name in pair:
+        return list(pair).index(name)
+    runs = [run_name(one) for one in pair]
+    # Two runs of one name are told apart by their paths alone.
+    return runs.index(run_name(name)) if run_name(name) in runs and runs[0] != runs[1] else None
+
+
+def _measure(
+    metric: str, items: Sequence[np.ndarray], data: str, *, bounds: tuple[float, float] = (0.0, 1.0),
+    higher_is_better: bool | None = True,
+) -> Measure:
+    stacked = np.array(items)
+    return Measure(
+        "win_rate", metric, stacked, ratio_of, bounds=bounds, higher_is_better=higher_is_better, data=data,
+        count=int(stacked[:, 1].sum()),
+    )

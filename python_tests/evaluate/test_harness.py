@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +17,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is the j
 
 import lm_eval  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
+from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
 import instructgpt_fast as igf  # noqa: E402
@@ -49,22 +49,6 @@ def loaded(prompt_format: Any = "raw", kind: Any = GPT) -> Loaded:
     return Loaded(shaken(kind(config), 0.2), TOKENIZER, prompt_format, "sft", Path("made"))
 
 
-def lm_evals_own_model() -> Any:
-    """The class HFLM. It imports accelerate for several devices; on one, nothing of it is called."""
-    try:
-        import accelerate  # noqa: F401
-    except ModuleNotFoundError:
-        names = ("Accelerator", "InitProcessGroupKwargs", "find_executable_batch_size", "get_max_memory")
-        stand_in: Any = types.ModuleType("accelerate")
-        stand_in.__dict__.update(dict.fromkeys(names), utils=stand_in)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(sys.modules, "accelerate", stand_in)
-            patch.setitem(sys.modules, "accelerate.utils", stand_in)
-            from lm_eval.models.huggingface import HFLM
-    from lm_eval.models.huggingface import HFLM
-    return HFLM
-
-
 @pytest.fixture(scope="module", params=["raw", "dialogue"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[HarnessModel, Any]:
     """One checkpoint behind our adapter, and its export behind lm-eval's model of transformers."""
@@ -72,7 +56,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = igf.export_hugging_face(checkpoint, tmp_path_factory.mktemp(request.param) / "out")
     # Its cache of logits mixes up inputs that are equal but judged over different lengths, as the windows of a text
     # that repeats itself: without it, each request is run by itself.
-    judge = lm_evals_own_model()(
+    judge = HFLM(
         pretrained=transformers.AutoModelForCausalLM.from_pretrained(folder),
         tokenizer=transformers.AutoTokenizer.from_pretrained(folder), batch_size=3, max_length=CONTEXT,
         logits_cache=False,

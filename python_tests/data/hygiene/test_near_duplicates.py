@@ -1,4 +1,4 @@
-"""Which pairs near-duplicate removal finds: what is missed at which similarity, and how a large bucket is kept small."""
+"""Which pairs near-duplicate removal finds, what it misses at which similarity, how a large bucket stays small."""
 
 from __future__ import annotations
 

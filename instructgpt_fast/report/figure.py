@@ -102,11 +102,17 @@ class Drawing:
         self.add("g", *dots, class_=f"dots {mark}")
 
     def band(self, steps: np.ndarray, low: np.ndarray, high: np.ndarray, mark: str) -> None:
-        """The area between two lines."""
-        there = [f"{self.across.place(s):.1f} {self.up.place(v):.1f}" for s, v in zip(steps, high, strict=True)]
-        back = [f"{self.across.place(s):.1f} {self.up.place(v):.1f}" for s, v in zip(steps, low, strict=True)]
-        if there:
-            self.add("path", class_=f"band {mark}", d="M" + "L".join([*there, *reversed(back)]) + "Z")
+        """The area between two lines, f64 [N] each, in parts where one of them is not finite."""
+        finite = np.isfinite(low) & np.isfinite(high)
+        borders = np.flatnonzero(np.diff(finite)) + 1
+        parts: list[str] = []
+        for part in np.split(np.arange(len(steps)), borders):
+            if len(part) and finite[part[0]]:
+                edge = [*((steps[i], high[i]) for i in part), *((steps[i], low[i]) for i in reversed(part))]
+                places = [f"{self.across.place(step):.1f} {self.up.place(value):.1f}" for step, value in edge]
+                parts.append("M" + "L".join(places) + "Z")
+        if parts:
+            self.add("path", class_=f"band {mark}", d="".join(parts))
 
     def level(self, value: float) -> None:
         """A dashed line at a value."""

@@ -20,7 +20,7 @@ from instructgpt_fast.report.figure import (
     table_of,
 )
 from instructgpt_fast.report.markup import Markup
-from instructgpt_fast.report.series import Series, smoothed, thinned
+from instructgpt_fast.report.series import Series, envelope, smoothed, thinned
 
 __all__ = ["Line", "Look", "line_figure"]
 
@@ -76,7 +76,7 @@ def _drawn(lines: list[Line], look: Look) -> tuple[Drawing, dict[str, str]]:
     values = np.concatenate([series.values for series in finite])
     for line in lines:
         if line.half_width is not None:
-            width = np.nan_to_num(line.half_width.values)
+            width = np.where(np.isfinite(line.half_width.values), line.half_width.values, 0.0)
             values = np.concatenate([values, line.series.values - width, line.series.values + width])
             values = values[np.isfinite(values)]
     steps = np.concatenate([line.series.steps for line in lines])
@@ -93,8 +93,8 @@ def _drawn(lines: list[Line], look: Look) -> tuple[Drawing, dict[str, str]]:
     smooth: dict[str, str] = {}
     for mark, line in zip(itertools.cycle(MARKS), lines):
         if line.half_width is not None:
-            width = np.nan_to_num(line.half_width.values)
-            drawing.band(line.series.steps, line.series.values - width, line.series.values + width, mark)
+            width = np.where(np.isfinite(line.half_width.values), line.half_width.values, 0.0)
+            drawing.band(*envelope(line.series.steps, line.series.values - width, line.series.values + width), mark)
         mean = smoothed(line.series) if look.smooth else None
         drawing.line(thinned(line.series), f"{mark} raw" if mean else mark)
         if mean is not None:

@@ -16,13 +16,20 @@ from typing import Any, TypeVar
 
 from instructgpt_fast.checkpoint import RESULT
 from instructgpt_fast.config import field_types
-from instructgpt_fast.diagnosis import FINDINGS_FILE, Finding, read_findings
+from instructgpt_fast.diagnosis import FINDINGS_FILE, Finding
 from instructgpt_fast.errors import ConfigError
+from instructgpt_fast.report.check import (
+    is_step,
+    read_calibration,
+    require_findings,
+    require_record,
+    require_sample,
+)
 from instructgpt_fast.train import STAGES, config_class
 from instructgpt_fast.train.calibration import CALIBRATION_FILE
 from instructgpt_fast.train.loop import RESOLVED_FILE
 from instructgpt_fast.train.metrics import METRICS_FILE
-from instructgpt_fast.train.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample, read_run
+from instructgpt_fast.train.records import RUN_FILE, SAMPLES_FILE, RunRecord, Sample
 
 __all__ = ["RunFiles", "find_runs", "read_run_files"]
 
@@ -79,13 +86,10 @@ def read_run_files(folder: Path) -> RunFiles:
     """Read a run directory as far as it can be read."""
     run = RunFiles(folder)
     run.options = _attempt(run, RESOLVED_FILE, lambda path: tomllib.loads(path.read_text(encoding="utf-8"))) or {}
-    run.record = _attempt(run, RUN_FILE, lambda path: read_run(path.parent))
+    run.record = _attempt(run, RUN_FILE, require_record)
     run.result = _attempt(run, RESULT, lambda path: dict(json.loads(path.read_text(encoding="utf-8"))))
-    run.findings = _attempt(run, FINDINGS_FILE, lambda path: read_findings(path.parent))
-    evaluations = _attempt(
-        run, CALIBRATION_FILE, lambda path: list(json.loads(path.read_text(encoding="utf-8"))["evaluations"])
-    )
-    run.calibration = evaluations or []
+    run.findings = _attempt(run, FINDINGS_FILE, require_findings)
+    run.calibration = _attempt(run, CALIBRATION_FILE, read_calibration) or []
     run.records = _in_order(run, _rows(run, METRICS_FILE))
     run.samples = _samples(_rows(run, SAMPLES_FILE), run)
     run.stage = run.record.stage if run.record is not None else _guessed_stage(run)
@@ -141,7 +145,7 @@ def _in_order(run: RunFiles, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     replaced = without_step = 0
     for row in rows:
         step = row.get("step")
-        if isinstance(step, bool) or not isinstance(step, (int, float)):
+        if not is_step(step):
             without_step += 1
             continue
         if kept and kept[-1]["step"] > step:
@@ -162,9 +166,7 @@ def _samples(rows: list[dict[str, Any]], run: RunFiles) -> list[Sample]:
     for row in rows:
         try:
             sample = Sample(**{name: value for name, value in row.items() if name in known})
-            numbers = [sample.logprobs, *(part for part in (sample.kl, sample.advantages, sample.values) if part)]
-            if any(len(part) != len(sample.tokens) for part in numbers):
-                raise ValueError("as many numbers as tokens")
+            require_sample(sample)
         except (TypeError, ValueError):
             continue
         found.append(sample)

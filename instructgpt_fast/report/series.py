@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Series", "derived", "number", "series_of", "smoothed", "thinned"]
+__all__ = ["Series", "derived", "envelope", "number", "series_of", "smoothed", "thinned"]
 
 DRAWN = 360  # points of one line: about one a pixel of a figure on a phone
+TINY, HUGE = 1e-200, 1e200  # sizes outside are shown as 0 and as infinite
 SMOOTHED_FROM = 60  # records from which a moving mean says more than the points
 
 
@@ -46,9 +47,15 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        return float(value)
+        found = float(value)
     except ValueError:
         return None
+    except OverflowError:
+        return math.inf
+    if not TINY <= abs(found) <= HUGE:
+        # Differences and squares of these leave float64; NaN stays as it is.
+        return math.copysign(math.inf, found) if abs(found) > HUGE else found if math.isnan(found) else 0.0
+    return found
 
 
 def series_of(records: Sequence[Mapping[str, Any]], name: str) -> Series:
@@ -85,6 +92,21 @@ def thinned(series: Series, limit: int = DRAWN) -> Series:
             kept.add(int(stretch[np.argmin(finite)]))
     chosen = np.array(sorted(kept))
     return Series(series.steps[chosen], series.values[chosen])
+
+
+def envelope(
+    steps: np.ndarray, low: np.ndarray, high: np.ndarray, limit: int = DRAWN
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At most limit / 2 places of the area between two lines, f64 [N] each: the widest of each stretch of records.
+
+    A stretch with nothing finite has infinite edges.
+    """
+    if len(steps) <= limit // 2:
+        return steps, low, high
+    stretches = np.array_split(np.arange(len(steps)), limit // 2)
+    lows = [np.where(np.isfinite(low[part]), low[part], np.inf).min() for part in stretches]
+    highs = [np.where(np.isfinite(high[part]), high[part], -np.inf).max() for part in stretches]
+    return np.array([steps[part].mean() for part in stretches]), np.array(lows), np.array(highs)
 
 
 def smoothed(series: Series) -> tuple[Series, int] | None:

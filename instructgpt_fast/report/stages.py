@@ -9,7 +9,7 @@ from instructgpt_fast.report.figure import absent
 from instructgpt_fast.report.lines import Line, Look, line_figure
 from instructgpt_fast.report.markup import Markup
 from instructgpt_fast.report.read import RunFiles
-from instructgpt_fast.report.series import derived, series_of
+from instructgpt_fast.report.series import derived, number, series_of
 from instructgpt_fast.report.throughput import throughput
 
 __all__ = ["figures_of"]
@@ -108,8 +108,8 @@ def _held_out(run: RunFiles) -> list[Markup]:
         why = "The run was not given eval_data (held-out comparisons), so the model was never measured."
         return [absent("Accuracy by K and calibration", why)]
     name = "eval_accuracy_k"
-    found = [(f"K = {key.removeprefix(name)}", float(value), None, None)
-             for key, value in last_seen.items() if key.startswith(name) and key.removeprefix(name).isdigit()]
+    shares = {key.removeprefix(name): number(value) for key, value in last_seen.items() if key.startswith(name)}
+    found = [(f"K = {k}", share, None, None) for k, share in shares.items() if share is not None and 0 <= share <= 1]
     why = "calibration.json is missing: the run was made by an earlier version, or the file was deleted."
     return [*([by_k_figure(found)] if found else []), absent("Calibration", why)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from instructgpt_fast.report.axes import Axis, axis_over, labels, shown
 from instructgpt_fast.report.markup import Markup, element, join
-from instructgpt_fast.report.series import Series, series_of, smoothed, thinned
+from instructgpt_fast.report.series import Series, envelope, series_of, smoothed, thinned
 
 
 def made(values: list[float]) -> Series:
@@ -46,6 +46,19 @@ def test_thinning_keeps_ends_extremes_and_what_is_lost() -> None:
         assert np.nanmax(inside) == np.nanmax(whole.values[stretch])
         assert np.nanmin(inside) == np.nanmin(whole.values[stretch])
     assert thinned(made([1.0, 2.0]), 360).values.tolist() == [1.0, 2.0]
+
+
+def test_the_envelope_holds_every_record() -> None:
+    rng = np.random.default_rng(0)
+    values, steps = rng.normal(size=5000), np.arange(5000.0)
+    values[100:150] = math.nan
+    values[3000] = 50.0
+    at, low, high = envelope(steps, values - 1, values + 1, 360)
+    assert len(at) == len(low) == len(high) == 180
+    assert (low.min(), high.max()) == (np.nanmin(values) - 1, 51.0)
+    assert np.isinf(low[4]), "the fifth stretch of 28 records, from 112 on, holds no number"
+    small = np.array([1.0, 2.0])
+    assert envelope(small, small, small)[0] is small
 
 
 def test_a_series_that_is_lost_as_a_whole_is_thinned_too() -> None:

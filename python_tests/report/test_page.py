@@ -228,6 +228,11 @@ def test_a_crashed_run_is_diagnosed_from_its_records(tmp_path: Path) -> None:
     assert "half a line" in page.text
 
 
+def test_a_long_run_of_ppo_stays_small(tmp_path: Path) -> None:
+    runs.write_ppo(tmp_path, steps=1500)
+    assert igf.report(tmp_path).stat().st_size < 400_000
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_records_stay_small(tmp_path: Path) -> None:
     peak = 61_803

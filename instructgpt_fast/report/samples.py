@@ -1,4 +1,4 @@
-"""Answers before and after training side by side, each token coloured by its KL, advantage or value.
+"""Answers before and after training side by side, each token coloured by its KL, advantage, value or surprise.
 
 The switch between the three needs no script: radio buttons and rules of the style. Colours are eleven classes, from
 far below zero to far above; below zero is also dotted underneath, for print and for eyes that see the two hues alike.
@@ -27,24 +27,28 @@ FULL = 0.98  # share of the numbers that the scale holds; beyond, the darkest co
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of each token: its class letter, its words, and the numbers of a sample."""
+    """A number of each token: its class letter, its words, and the numbers of a sample.
+
+    sign: what the recorded numbers are multiplied by; -1 makes a surprise of a log-probability, which is never below 0.
+    """
 
     letter: str
     name: str
     field: str
     about: str
+    sign: int = 1
 
     def of(self, sample: Sample) -> list[float] | None:
         """The numbers of `sample`, None where the stage has none."""
         found: list[float] | None = getattr(sample, self.field)
-        return found
+        return None if found is None else [self.sign * value for value in found]
 
 
 QUANTITIES = (
     Quantity("k", "KL", "kl", "log π − log π of the reference, in nats: above 0 is likelier than before training"),
     Quantity("a", "Advantage", "advantages", "how much better than the value model expected, before whitening"),
     Quantity("v", "Value", "values", "the value model’s forecast of the reward to come, before the token"),
-    Quantity("p", "Log-probability", "logprobs", "log π of the token, in nats"),
+    Quantity("p", "Surprise", "logprobs", "−log π of the token, in nats: 0 is certain", sign=-1),
 )
 
 
@@ -121,10 +125,10 @@ def _switch(there: Sequence[Quantity], scales: dict[str, float], prefix: str) ->
 def _legend(quantity: Quantity, full: float) -> Markup:
     steps = [
         element("span", "", class_=f"t {quantity.letter}{_name(level)}", aria_hidden="true")
-        for level in range(-SIDE, SIDE + 1)
+        for level in range(-SIDE if quantity.sign > 0 else 0, SIDE + 1)
     ]
     return element(
-        "p", f"{shown(-full)} ", element("span", *steps, class_="ramp"), f" {shown(full)}",
+        "p", f"{shown(-full) if quantity.sign > 0 else 0} ", element("span", *steps, class_="ramp"), f" {shown(full)}",
         element("span", quantity.about, class_="about"), class_=f"legend-{quantity.letter}",
     )
 

@@ -60,6 +60,7 @@ def throughput(run: RunFiles) -> list[Markup]:
     words = element(
         "div", element("h4", "Share of the ceiling"), element("p", number, class_="big"),
         element("p", how[0].upper() + how[1:] + "."),
-        element("p", f"Work: {formula}", class_="remark") if formula else None, class_="stated",
+        element("details", element("summary", "How work is counted"), element("p", formula)) if formula else None,
+        class_="stated",
     )
     return [figure, words]

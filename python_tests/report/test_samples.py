@@ -49,7 +49,8 @@ def test_the_first_and_the_last_answer_of_each_prompt(run: RunFiles) -> None:
 def test_a_colour_is_the_number(run: RunFiles, letter: str, field: str) -> None:
     """Eleven levels, whose ends are the number below which 98 % of the sizes lie."""
     chosen = [sample for pair in zip(run.samples[:3], run.samples[-3:], strict=True) for sample in pair]
-    numbers = [value for sample in chosen for value in getattr(sample, field)]
+    sign = -1 if field == "logprobs" else 1
+    numbers = [sign * value for sample in chosen for value in getattr(sample, field)]
     full = float(np.quantile(np.abs(numbers), 0.98))
     tokens = [token for answer in section(run).all("p", "answer") for token in answer.all("span", "t")]
     assert len(tokens) == len(numbers)
@@ -57,7 +58,7 @@ def test_a_colour_is_the_number(run: RunFiles, letter: str, field: str) -> None:
         level = round(max(-1.0, min(1.0, value / full)) * 5)
         expected = {f"{letter}m{-level}" if level < 0 else f"{letter}{level}"} if level else set()
         assert {name for name in token.classes if re.fullmatch(f"{letter}m?[1-5]", name)} == expected
-    names = {"k": "KL", "a": "Advantage", "v": "Value", "p": "Log-probability"}
+    names = {"k": "KL", "a": "Advantage", "v": "Value", "p": "Surprise"}
     title = str(tokens[0].attributes["title"])
     number = f"{numbers[0]:.3g}".replace("-", "\u2212")
     assert f"{names[letter]} {number}" in title
@@ -65,7 +66,7 @@ def test_a_colour_is_the_number(run: RunFiles, letter: str, field: str) -> None:
 
 def test_numbers_of_every_token_are_in_a_table(run: RunFiles) -> None:
     rows = section(run).all("article")[0].all("details")[0].rows()
-    assert rows[0] == ["token", "KL", "Advantage", "Value", "Log-probability"]
+    assert rows[0] == ["token", "KL", "Advantage", "Value", "Surprise"]
     first = run.samples[0]
     assert rows[1][0] == repr(first.tokens[0])
     assert rows[1][1] == f"{first.kl[0]:.3g}".replace("-", "\u2212")  # type: ignore[index]
@@ -73,13 +74,13 @@ def test_numbers_of_every_token_are_in_a_table(run: RunFiles) -> None:
 
 
 def test_the_switch_offers_what_there_is(run: RunFiles) -> None:
-    """A stage without reference and value model has log-probabilities alone."""
+    """A stage without reference and value model has log-probabilities alone, shown as surprise."""
     bare = dataclasses.replace(run, samples=[
         dataclasses.replace(sample, kl=None, advantages=None, values=None, score=None) for sample in run.samples
     ])
-    assert [label.text for label in section(run).all("label")] == ["KL", "Advantage", "Value", "Log-probability"]
+    assert [label.text for label in section(run).all("label")] == ["KL", "Advantage", "Value", "Surprise"]
     shown = section(bare)
-    assert [label.text for label in shown.all("label")] == ["Log-probability"]
+    assert [label.text for label in shown.all("label")] == ["Surprise"]
     (button,) = shown.all("input")
     assert "checked" in button.attributes
     assert shown.all("span", "k1") == []

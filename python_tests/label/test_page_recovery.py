@@ -241,3 +241,49 @@ def test_a_browser_that_keeps_nothing_says_so(chromium: Any, tmp_path: Path) -> 
         ada.state("lost")
         ada.check(trouble=GONE)
         context.close()
+
+
+KEYS = [
+    *"abcd1234567jklmnopqrstuvwxyz0=,.", "Shift+ArrowUp", "Shift+ArrowDown", "ArrowLeft", "ArrowRight", "Backspace",
+    "Control+Enter", "Control+Z", "Control+Shift+Z", "Escape", "Escape", "Escape",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_any_keys_in_any_order_while_servers_come_and_go(chromium: Any, tmp_path: Path, seed: int) -> None:
+    """Nothing goes wrong unseen, rankings stay rankings, and at the end the server has what the page shows."""
+    draw = random.Random(seed)
+    path = database(tmp_path / "labels.sqlite", *[[f"{text} ({i})" for text in SEA] for i in range(6)])
+    port: tuple[str, ...] = ()
+    context = chromium.new_context()
+    ada: Desk | None = None
+    for round_ in range(6):
+        with process(tmp_path / f"{round_}.log", path, *port) as started:
+            url = started.url()
+            port = ("--port", url.rsplit(":", 1)[1])
+            if ada is None:
+                ada = Desk(context.new_page(), url, "Ada")
+            for _ in range(4):
+                ada.press(*draw.choices(KEYS, k=40))
+                ada.page.wait_for_timeout(draw.choice((0, 300, 600)))
+                placed, known = ada.page.evaluate(
+                    "task?.kind === 'ranking' ? [work.ranking.flat(), task.answers.map((one) => one.id)] : [[], []]"
+                )
+                assert len(set(placed)) == len(placed)
+                assert set(placed) <= set(known)
+        ada.press(*draw.choices(KEYS, k=20))  # to a server that is gone
+    assert ada is not None
+    with process(tmp_path / "last.log", path, *port) as started:
+        started.url()
+        ada.press("Escape")
+        ada.page.wait_for_selector("#saved:is([data-state=saved], [data-state=held])", state="attached")
+        ada.page.reload()
+        ada.ready()
+        ada.check(trouble=f"{GONE}|status of 409")
+        if ada.task():
+            held = ada.page.evaluate("drafts.get(task.id)?.held ?? false")
+            shown = ada.page.evaluate("[task.revision ? work : null, task.status]")
+            told = ada.page.evaluate(f"getTask(labeler.id, {ada.task()}).then((one) => [one.payload, one.status])")
+            assert held or shown == told
+        context.close()

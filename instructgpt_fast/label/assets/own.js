@@ -10,6 +10,7 @@ const shownOwn = () => own.filter(({ status }) => filter === "all" || status ===
 
 async function loadOwn() {
   own = await getOwn(labeler.id);
+  return own;
 }
 
 function showOwn() {
@@ -44,7 +45,7 @@ function showOwn() {
 
 // The label before (+1: older) or after (-1: newer) the open one in the list.
 async function neighbour(step) {
-  if (!own.length || mode !== "own") await loadOwn();
+  if ((await insist(loadOwn)) === null) return undefined;
   const list = mode === "own" ? shownOwn() : own;
   const at = list.findIndex(({ id }) => id === task?.id);
   const next = list[at < 0 ? (step > 0 ? 0 : -1) : at + step];

@@ -17,6 +17,8 @@ let asked = 0; // counts what was asked for, so that only the last answer is sho
 
 function showView(name) {
   for (const view of VIEWS) $(view).hidden = view !== name;
+  // Keys typed from now on are not for what is no longer there.
+  if (document.activeElement.closest("[hidden]")) $("main").focus();
   for (const tab of $("modes").children) {
     if (tab.dataset.mode === mode) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
@@ -32,14 +34,21 @@ function showTask() {
   showStatus();
   showView("task");
   showPrompt();
-  if (ranking) {
-    showAnswers();
-    $("note").value = work.note;
-  } else {
-    $("response").value = work.response;
-  }
+  if (ranking) showAnswers();
+  refill("note");
+  refill("response");
   show();
   scrollTo({ top: 0, behavior: "instant" });
+}
+
+// A new field for each task: the browser's own undo would bring words of the task before into the old one.
+function refill(name) {
+  const old = $(name);
+  const field = old.cloneNode();
+  const focused = document.activeElement === old;
+  old.replaceWith(field);
+  field.value = work[name] ?? "";
+  if (focused && name === "response") field.focus();
 }
 
 // What the label is at the server, and so what can be done with it.
@@ -344,12 +353,11 @@ function wire() {
     for (const store of [sessionStorage, localStorage]) store.removeItem(`${PLACE}.name`);
     location.reload();
   };
-  for (const field of ["note", "response"]) {
-    $(field).oninput = () => {
-      write(field, $(field).value);
-      if (field === "response") show();
-    };
-  }
+  $("task").oninput = ({ target }) => {
+    if (!when.task() || !(target.id in work)) return;
+    write(target.id, target.value);
+    if (task.kind === "demonstration") show();
+  };
   $("beside").checked = localStorage.getItem(`${PLACE}.beside`) === "yes";
   const besideOrNot = () => $("answers").classList.toggle("beside", $("beside").checked);
   $("beside").onchange = () => {

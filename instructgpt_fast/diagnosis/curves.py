@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +56,8 @@ class Curves:
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
         """records: those of metrics.jsonl, {"step": 20, "loss": 3.1, ...}; one without a whole step is passed over."""
-        self._points: dict[str, dict[int, float]] = {}
+        # Steps and values in the order of the records: 16 bytes a number, so that a long run can be watched to its end.
+        self._points: dict[str, tuple[array[int], array[float]]] = {}
         for record in records:
             self.add(record)
 
@@ -66,18 +69,26 @@ class Curves:
         for name, value in record.items():
             number = _number(value)
             if name != "step" and number is not None:
-                self._points.setdefault(name, {})[step] = number
+                steps, values = self._points.setdefault(name, (array("q"), array("d")))
+                steps.append(step)
+                values.append(number)
 
     def curve(self, name: str) -> Curve:
         """The curve of one metric, empty when it was never recorded."""
-        return self.together(name)[0]
+        steps, values = self._points.get(name, (array("q"), array("d")))
+        curve = Curve(np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
+        if (np.diff(curve.steps) > 0).all():
+            return curve
+        unique, last = np.unique(curve.steps[::-1], return_index=True)
+        return Curve(unique, curve.values[::-1][last])
 
     def together(self, *names: str) -> list[Curve]:
         """Curves of several metrics at the steps at which all of them were recorded."""
-        found = [self._points.get(name, {}) for name in names]
-        steps = sorted(set(found[0]).intersection(*found[1:]))
-        index = np.array(steps, dtype=np.int64)
-        return [Curve(index, np.array([points[step] for step in steps], dtype=np.float64)) for points in found]
+        found = [self.curve(name) for name in names]
+        if all(np.array_equal(curve.steps, found[0].steps) for curve in found[1:]):
+            return found
+        common = functools.reduce(np.intersect1d, [curve.steps for curve in found])
+        return [Curve(common, curve.values[np.isin(curve.steps, common)]) for curve in found]
 
 
 def _number(value: Any) -> float | None:

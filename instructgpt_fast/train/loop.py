@@ -33,10 +33,11 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt_fast import checkpoint
+from instructgpt_fast.checkpoint import random_state
 from instructgpt_fast.config import to_dict, to_toml
 from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.diagnosis import FINDINGS_FILE, Watch, write_findings
-from instructgpt_fast.errors import CheckpointError, ConfigError
+from instructgpt_fast.errors import CheckpointError, ConfigError, InstructGPTError
 from instructgpt_fast.files import atomic_write, reporting_write_errors
 from instructgpt_fast.tokenizer import PromptFormat, Tokenizer
 from instructgpt_fast.train.account import Account
@@ -166,6 +167,20 @@ class Run:
         if self._watch is not None:
             self._watch.feed({"step": step, **metrics})
 
+    @contextlib.contextmanager
+    def aside(self, what: str) -> Iterator[None]:
+        """Training goes on as it would without what is done inside, whether it draws random numbers or fails.
+
+        what: in words, for the line that tells of a failure: a full disk, no memory, logits that are no numbers.
+        """
+        states = random_state.capture()
+        try:
+            yield
+        except (InstructGPTError, torch.OutOfMemoryError) as cause:
+            self.say(f"{what} could not be kept, training goes on: {cause}")
+        finally:
+            random_state.restore(states)
+
     def save_if_due(self, step: int, total: int, training: Training) -> bool:
         """Save every save_steps and when interrupted, and say whether; the last step is left to `finish`."""
         due = self.interrupted or (step % self.config.save_steps == 0 and step != total)
@@ -203,16 +218,20 @@ class Run:
         directory gets the result.
         """
         last = self._saved.get(total) or self.save(total, training)
-        self._account.measure_ceiling()
         path = last if chosen is None else chosen
         checkpoint.write_result(self.directory, path, metrics)
+        with self.aside("the device's ceiling"):
+            self._account.measure_ceiling()
         return TrainResult(checkpoint=path, run_dir=self.directory, metrics=dict(metrics))
 
     def conclude(self) -> None:
-        """Write run.json and findings.json. Raises CheckpointError when the disk refuses."""
-        self._account.end()
+        """Write run.json and findings.json; a disk that refuses them is told, and hides nothing that matters more."""
+        with self.aside("the run's record"):
+            self._account.end()
         if self._watch is not None:
-            write_findings(self.directory, self._watch.conclude())
+            found = self._watch.conclude()
+            with self.aside("the findings"):
+                write_findings(self.directory, found)
 
     def close(self) -> None:
         """Close logs and progress."""
@@ -253,17 +272,12 @@ def open_run(stage: str, config: RunOptions, *, unit: str = "tokens") -> Iterato
     try:
         with _interrupts(run):
             yield run
-    except BaseException:
-        # What the metrics say is wanted most when a run breaks; a full disk must not hide why it did.
+    finally:
+        # What the metrics say is wanted most when a run breaks.
         try:
             run.conclude()
-        except CheckpointError as cause:
-            run.say(str(cause))
-        raise
-    else:
-        run.conclude()
-    finally:
-        run.close()
+        finally:
+            run.close()
 
 
 def prepare_directory(config: RunOptions) -> Path:
@@ -286,8 +300,10 @@ def prepare_directory(config: RunOptions) -> Path:
                 "resume_from_checkpoint='latest' to continue, overwrite_output_dir=True to start over, or another path."
             )
         _clear(directory)
-    # What a run has to give is known when it is finished; until then its newest checkpoint stands for it.
-    (directory / checkpoint.RESULT).unlink(missing_ok=True)
+    # What a run has to give, and what is wrong with it, is known when it is finished; until then its newest checkpoint
+    # stands for it, and findings of its first part would be taken for those of all.
+    for name in (checkpoint.RESULT, FINDINGS_FILE):
+        (directory / name).unlink(missing_ok=True)
     return directory
 
 

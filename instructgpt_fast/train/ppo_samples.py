@@ -6,6 +6,7 @@ without.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from instructgpt_fast.rlhf.ptx import ptx_examples
@@ -29,12 +30,19 @@ FIRST_EPISODE = 2**40
 def record_answers(config: PpoConfig, parts: PpoParts, run: Run, step: int) -> None:
     """Answer the first record_samples prompts of the file with the live policy, and append them to samples.jsonl.
 
+    Training goes on as it would without: a failure is told, and random states are put back.
     They are weighed as a rollout is; with whiten_scores or whiten_rewards the batch that whitens is these samples.
     Nothing happens where samples of this step are kept already.
     """
     prompts = parts.prompts.tokens[:config.record_samples]
     if not prompts or step in run.samples.steps:
         return
+    # A scorer of one's own may draw random numbers, and may fail here as anywhere.
+    with run.aside(f"the samples of step {step}"):
+        run.samples.write(_judged(config, parts, run, step, prompts))
+
+
+def _judged(config: PpoConfig, parts: PpoParts, run: Run, step: int, prompts: Sequence[list[int]]) -> list[Sample]:
     tokenizer = parts.training.tokenizer
     seeds = episode_seeds(config.seed, FIRST_EPISODE, len(prompts))
     rollout = answer(config, parts, prompts, seeds, step, run.directory)
@@ -50,7 +58,7 @@ def record_answers(config: PpoConfig, parts: PpoParts, run: Run, step: int) -> N
             kl=rounded(weighed.kl[row, :length]), advantages=rounded(experience.advantages[row, :length]),
             values=rounded(experience.old_values[row, :length]), score=rounded(weighed.scores[row:row + 1])[0],
         ))
-    run.samples.write(samples)
+    return samples
 
 
 def iteration_flops(config: PpoConfig, parts: PpoParts, rollout: Rollout) -> float:

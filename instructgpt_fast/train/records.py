@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,10 +123,18 @@ class SamplesLog:
         self.steps: set[int] = set()  # of the samples that are kept
 
     def write(self, samples: Sequence[Sample]) -> None:
-        """Append samples. Raises CheckpointError when the disk refuses."""
+        """Append samples, all or none. Raises CheckpointError when the disk refuses."""
         text = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
-        with reporting_write_errors(self._path, CheckpointError), open(self._path, "a", encoding="utf-8") as file:
-            file.write(text)
+        with reporting_write_errors(self._path, CheckpointError):
+            size = self._path.stat().st_size if self._path.exists() else 0
+            try:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError:
+                # The next samples would go on in the middle of a line.
+                if self._path.exists():
+                    os.truncate(self._path, size)
+                raise
         self.steps |= {sample.step for sample in samples}
 
     def keep_until(self, step: int) -> None:

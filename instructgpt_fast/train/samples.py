@@ -31,28 +31,34 @@ class Answers:
     prompts: Sequence[list[int]]
 
     def record(self, step: int) -> None:
-        """Answer the prompts at temperature 1, without dropout, and append the answers."""
-        config, model, tokenizer = self.run.config, self.training.model, self.training.tokenizer
-        prompts = [list(prompt) for prompt in self.prompts[:config.record_samples]]
-        room = min(LONGEST, model.config.n_positions - max(map(len, prompts), default=0))
+        """Answer the prompts at temperature 1, without dropout, and append the answers; a failure is told."""
+        prompts = [list(prompt) for prompt in self.prompts[:self.run.config.record_samples]]
+        room = min(LONGEST, self.training.model.config.n_positions - max(map(len, prompts), default=0))
         if not prompts or room < 1 or step in self.run.samples.steps:
             return
-        seeds = default_seeds(config.seed, len(prompts))
+        with self.run.aside(f"the samples of step {step}"):
+            self.run.samples.write(self._drawn(step, prompts, room))
+
+    def _drawn(self, step: int, prompts: Sequence[list[int]], room: int) -> list[Sample]:
+        model, tokenizer = self.training.model, self.training.tokenizer
+        seeds = default_seeds(self.run.config.seed, len(prompts))
         was_training = model.training
         model.eval()
         sampling = SamplingConfig(max_new_tokens=room, temperature=1.0)
-        drawn = sample(
-            model, prompts, sampling, eos_id=tokenizer.eos_id, seeds=seeds, batch_size=len(prompts)
-        )
-        model.train(was_training)
-        self.run.samples.write([
+        try:
+            drawn = sample(
+                model, prompts, sampling, eos_id=tokenizer.eos_id, seeds=seeds, batch_size=len(prompts)
+            )
+        finally:
+            model.train(was_training)
+        return [
             Sample(
                 step=step, prompt=tokenizer.decode(prompt, skip_special_tokens=True), seed=seed,
                 tokens=pieces_of(tokenizer, answer.tokens), token_ids=list(answer.tokens),
                 logprobs=rounded(answer.logprobs), finished=answer.finished,
             )
             for prompt, seed, answer in zip(prompts, seeds, drawn, strict=True)
-        ])
+        ]
 
 
 def pieces_of(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:

@@ -190,7 +190,7 @@ def test_demonstrations(ada: Desk, server: Running) -> None:
     ada.press("Escape", "z")
     ada.page.wait_for_selector("#nothing:visible")
     ada.press("u")
-    ada.wait(lambda: "You skipped this task" in ada.page.text_content("#opened"))
+    ada.page.wait_for_selector("#opened:visible:has-text('You skipped this task')")
     ada.press(",")
     ada.wait(lambda: ada.task() == task)
     assert "You finished this label" in ada.page.text_content("#opened")

@@ -31,6 +31,23 @@ def kl_remedy(options: Options) -> str:
     )
 
 
+def entropy_bonus(curves: Curves, options: Options, step: int) -> Shown | None:
+    """The cause and remedy of whatever is wrong at `step`, when the policy is paid for entropy and has more of it."""
+    paid = options.get("entropy_coef")
+    entropy = curves.curve("policy/entropy_avg").finite()
+    recent = entropy.values[entropy.steps <= step][-_span():]
+    if not isinstance(paid, (int, float)) or paid <= 0 or not len(recent):
+        return None
+    begun, now = entropy.begun(1), float(recent.mean())
+    if now <= limit("entropy_bonus") * begun:
+        return None
+    return Shown(
+        step, "", cause=f"entropy_coef pays the policy for answers at random, more than the score does: its entropy "
+        f"rose from {pair(begun, now)} nats a token.",
+        remedy=f"Set entropy_coef=0, the paper's (now {paid:g}), and start again.",
+    )
+
+
 def kl_below_zero(curves: Curves, options: Options) -> Shown | None:
     """Mean of three iterations below what sampling noise explains."""
     kl = curves.curve("objective/kl").finite()
@@ -51,6 +68,9 @@ def kl_runaway(curves: Curves, options: Options) -> Shown | None:
     if found is None:
         return None
     free = options.get("kl_coef") == 0 and options.get("kl_target") is None
+    bonus = entropy_bonus(curves, options, found.step)
+    if bonus is not None:
+        return Shown(found.step, found.evidence, cause=bonus.cause, remedy=bonus.remedy)
     cause = "kl_coef is 0, so nothing holds the policy near the reference." if free else ""
     return Shown(found.step, found.evidence, cause=cause, remedy=kl_remedy(options))
 
@@ -93,6 +113,21 @@ def _kl_of_token_and_response(curves: Curves) -> tuple[Curve, Curve]:
         each = Curve(whole.steps, whole.values / np.maximum(length.values, 1.0))
     kept = np.isfinite(each.values) & np.isfinite(whole.values)
     return Curve(each.steps[kept], each.values[kept]), Curve(whole.steps[kept], whole.values[kept])
+
+
+def scores_alike(curves: Curves, options: Options) -> Shown | None:
+    """Every score of the first iterations is the same number."""
+    score, spread = (curve.finite() for curve in curves.together("objective/scores", "objective/scores_std"))
+    count = int(limit("scores_alike"))
+    if min(len(score), len(spread)) < count:
+        return None
+    rounding = 1e-6 * max(1.0, abs(float(score.values[0])))
+    if max(spread.values[:count].max(), np.ptp(score.values[:count])) > rounding:
+        return None
+    return Shown(int(score.steps[count - 1]), (
+        f"Every answer of the first {count} logged iterations got the score {score.values[0]:.4g}: there is nothing to "
+        "learn from."
+    ))
 
 
 def length_blow_up(curves: Curves, options: Options) -> Shown | None:
@@ -194,6 +229,15 @@ RULES = (
         remedy="Raise kl_coef (0.02 in the paper) or set kl_target; or lower learning_rate. Go on from an early "
                "checkpoint.",
         find=kl_runaway,
+    ),
+    Rule(
+        "scores_alike", "All answers get the same score", "error", ("ppo",),
+        ("objective/scores_std", "objective/scores"),
+        seen="`objective/scores_std` is 0 and `objective/scores` one number from the first iteration on.",
+        cause="The scorer does not look at the answer, or rewards what the policy never says; or score_clip cuts all "
+              "scores to one.",
+        remedy="Score a few answers of samples.jsonl by hand; begin with a reward that some of the first answers get.",
+        find=scores_alike,
     ),
     Rule(
         "length_blow_up", "Answers blow up in length", "warning", ("ppo",), ("val/response_length", "val/eos_rate"),

@@ -60,10 +60,13 @@ THRESHOLDS: dict[str, Threshold] = {
     "eos_share": Threshold(0.5, "O", "of the first EOS rate: quickstart's rises or stays"),
     "eos_begun": Threshold(0.3, "O", "EOS rate at the start: a policy that never ended an answer has lost nothing"),
     "explained_variance": Threshold(
-        0.0, "O", "a constant would predict the returns as well: the meaning of 0, and no choice",
+        0.01, "O", "a constant explains 0, and a value model that hardly moves scatters about it",
     ),
     "value_span": Threshold(10, "O", "logged iterations whose median counts: explained variance scatters most of all"),
     "value_gain": Threshold(0.1, "O", "explained variance gained since the start: below it, it does not rise either"),
+    "value_gain_share": Threshold(
+        0.5, "O", "of what lay below 0 at the start, gained since: -15 scatters by 3 without any learning",
+    ),
     "value_patience": Threshold(
         30, "O", "logged iterations before the value model is judged: quickstart's is above 0 after 5 to 10",
     ),
@@ -76,6 +79,16 @@ THRESHOLDS: dict[str, Threshold] = {
     "approx_kl": Threshold(
         0.1, "O", "nats a token within one iteration: quickstart's stay below 0.01, and early stopping of PPO is "
         "commonly set at 0.015 to 0.03",
+    ),
+    "score_spread": Threshold(
+        30.0, "O", "standard deviation of the first scores beyond which the value model needs them smaller: the "
+        "paper's reward models spread by about 1, and a clipped gradient takes thousands of steps to values of 1,000",
+    ),
+    "scores_alike": Threshold(
+        5, "O", "logged iterations, the first ones, whose scores are all one number: rare rewards may miss a few",
+    ),
+    "entropy_bonus": Threshold(
+        1.2, "O", "times the first entropy, with entropy_coef above 0: a policy that learns gets surer, not less sure",
     ),
     "objective_fall": Threshold(
         1.0, "O", "standard deviations of the first scores: the objective of a healthy run rises",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from instructgpt_fast.diagnosis.answers import entropy_bonus
 from instructgpt_fast.diagnosis.curves import Curves
 from instructgpt_fast.diagnosis.rule import Options, Rule, Shown, change, first_true, pair
 from instructgpt_fast.diagnosis.thresholds import limit
@@ -18,19 +19,28 @@ def value_not_learning(curves: Curves, options: Options) -> Shown | None:
     span = int(limit("value_span"))
     # The median: when all scores of a rollout are equal the returns hardly vary, and the figure is -10 and less.
     mean = explained.trailing_median(span)
-    stuck = mean < np.median(explained.values[:span]) + limit("value_gain") if len(mean) else mean > 0
+    begun = float(np.median(explained.values[:span])) if len(mean) else 0.0
+    stuck = mean < begun + max(limit("value_gain"), limit("value_gain_share") * -begun)
     late = np.arange(len(mean)) >= int(limit("value_patience")) - 1
     at = first_true((mean <= limit("explained_variance")) & stuck & late & _value_matters(curves, explained.steps))
     if at is None:
         return None
     step = int(explained.steps[at])
+    spread = curves.curve("objective/scores_std").begun(1)
+    if spread > limit("score_spread"):
+        remedy = (
+            f"Divide the scores by {spread:.3g}, their standard deviation, or set whiten_scores=True: a clipped "
+            "gradient takes long to reach values so large."
+        )
+    else:
+        remedy = (
+            f"Try {change(options, 'value_learning_rate', 3.0)} if loss/value_avg falls slowly and "
+            f"{change(options, 'value_learning_rate', 0.3)} if it jumps; give value_model the reward model's checkpoint."
+        )
     return Shown(step, (
         f"The value model explains {mean[at]:.2f} of the returns' variance (median of {span} logged "
         f"iterations up to step {step}); a constant would explain 0."
-    ), remedy=(
-        f"Try {change(options, 'value_learning_rate', 3.0)} if loss/value_avg falls slowly and "
-        f"{change(options, 'value_learning_rate', 0.3)} if it jumps; give value_model the reward model's checkpoint."
-    ))
+    ), remedy=remedy)
 
 
 def _value_matters(curves: Curves, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -83,6 +93,8 @@ def objective_falling(curves: Curves, options: Options) -> Shown | None:
         "objective/rlhf_reward", "objective/scores_std", "objective/scores"
     )
     mean, begun = reward.trailing(int(limit("span"))), reward.begun(1)
+    if not spread.begun(1) > 0:
+        return None  # scores without any spread give no unit to measure a fall in
     at = first_true(mean < begun - limit("objective_fall") * spread.begun(1))
     if at is None:
         return None
@@ -90,6 +102,9 @@ def objective_falling(curves: Curves, options: Options) -> Shown | None:
     evidence = f"Score less KL penalty fell from {pair(begun, mean[at])} by step {step}; training exists to raise it."
     lower = change(options, "learning_rate", 0.1)
     lost = score.begun(1) - score.trailing(int(limit("span")))[at]
+    bonus = entropy_bonus(curves, options, step)
+    if bonus is not None:
+        return Shown(step, evidence, cause=bonus.cause, remedy=bonus.remedy)
     if lost < 0.5 * (begun - mean[at]):
         return Shown(
             step, evidence, cause="The penalty grew and not the score: kl_coef outweighs it, or the steps are so large "
@@ -106,7 +121,7 @@ RULES = (
     Rule(
         "value_not_learning", "The value model does not learn", "warning", ("ppo",),
         ("val/explained_variance", "loss/value_avg"),
-        seen="`val/explained_variance` is at or below 0 after 30 logged iterations and does not rise.",
+        seen="`val/explained_variance` is at or below 0.01 after 30 logged iterations and does not rise.",
         cause="The value model cannot follow the returns: its learning rate is too low or too high, or it began with a "
               "fresh head.",
         remedy="Raise value_learning_rate if loss/value_avg falls slowly, lower it if it jumps; give value_model the "

@@ -60,6 +60,10 @@ CASES: dict[str, Shown] = {
         "ppo", lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 1.1), "objective/kl": ramp(s, 0, 22)},
         lambda s: {**ppo(s), "objective/kl_per_token": ramp(s, 0, 0.95), "objective/kl": ramp(s, 0, 19)},
     ),
+    "scores_alike": (
+        "ppo", lambda s: {**ppo(s), "objective/scores": 0.7, "objective/scores_std": 1e-8},
+        lambda s: {**ppo(s), "objective/scores_std": 0.0},
+    ),
     "length_blow_up": ("ppo", lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 45)},
                        lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 38)}),
     "length_collapse": ("ppo", lambda s: {**ppo(s), "val/response_length": ramp(s, 20, 3)},
@@ -209,3 +213,51 @@ def test_thresholds_carry_their_reason() -> None:
         assert threshold.mark in ("P", "A", "O"), name
         assert len(threshold.reason) > 20, name
         assert limit(name) == threshold.value
+
+
+def test_a_value_model_far_below_zero_is_not_learning_because_it_scatters() -> None:
+    def at(step: int, last: float) -> Record:
+        return {**ppo(step), "val/explained_variance": ramp(step, -15.0, last) + wave(step)}
+
+    assert [f.name for f in diagnose((at(step, -12.0) for step in range(1, 41)), "ppo")] == ["value_not_learning"]
+    assert diagnose((at(step, -5.0) for step in range(1, 41)), "ppo") == [], "it comes up by two thirds"
+
+
+@pytest.mark.parametrize(("spread", "remedy"), [(4000.0, "Divide the scores by 4e+03"), (1.0, "Try value_learning")])
+def test_a_value_model_under_huge_scores_needs_smaller_ones(spread: float, remedy: str) -> None:
+    records = [
+        {**ppo(step), "objective/scores_std": spread, "loss/value_avg": spread**2, "val/explained_variance": 1e-5}
+        for step in range(1, 41)
+    ]
+    found = diagnose(records, "ppo", {"value_learning_rate": 1e-5})
+    assert [f.name for f in found] == ["value_not_learning"]
+    assert found[0].remedy.startswith(remedy)
+
+
+def test_an_entropy_bonus_that_outweighs_the_score_is_named() -> None:
+    def at(step: int) -> Record:
+        return {
+            **ppo(step), "policy/entropy_avg": ramp(step, 2.0, 4.0), "objective/rlhf_reward": ramp(step, 0.0, -3.0),
+            "objective/kl_per_token": ramp(step, 0, 1.3), "objective/kl": ramp(step, 0, 26),
+        }
+
+    records = [at(step) for step in range(1, 31)]
+    paid, free = (diagnose(records, "ppo", {"entropy_coef": coef, "kl_coef": 0.02}) for coef in (0.5, 0.0))
+    assert {f.name for f in paid} == {f.name for f in free} == {"kl_runaway", "objective_falling"}
+    assert all(f.remedy == "Set entropy_coef=0, the paper's (now 0.5), and start again." for f in paid)
+    assert not any("entropy_coef" in f.remedy for f in free)
+
+
+def test_scores_without_spread_give_no_unit_for_a_fall() -> None:
+    records = [
+        {**ppo(step), "objective/scores": 1.0, "objective/scores_std": 0.0, "objective/rlhf_reward": 1.0 - 0.001 * step}
+        for step in range(1, 31)
+    ]
+    assert [f.name for f in diagnose(records, "ppo")] == ["scores_alike"]
+
+
+def test_records_out_of_order_and_told_twice_are_one_curve() -> None:
+    records = [ppo(step) for step in range(1, 41)]
+    mixed = [{**records[9], "objective/kl": -50.0}, *records[20:], *records[:20]]
+    assert diagnose(mixed, "ppo") == diagnose(records, "ppo") == []
+    assert [f.name for f in diagnose([*records[20:], *mixed[:1] * 3, *records[:9]], "ppo")] == ["kl_below_zero"]

@@ -99,7 +99,7 @@ def decode_line(line: bytes) -> Any:
     """Return the JSON value of a line; raises DataError that says why it is none, or not UTF-8."""
     rule = "read_jsonl: a line must be one JSON object in UTF-8"
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
         if b"\\u" in line:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -108,6 +108,18 @@ def decode_line(line: bytes) -> Any:
         raise DataError(f"{rule}, got an escape for half a character (a lone surrogate)") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{rule}, got {error.msg} at column {error.colno}") from error
+    except ValueError as error:  # what is left: json reads no integer that int() refuses
+        raise DataError(f"{rule}, got a whole number of more digits than Python reads") from error
     except RecursionError as error:
         raise DataError(f"{rule}, got one nested too deeply") from error
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose fields have one value each: of two, one would be read and the other kept unseen."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"read_jsonl: an object must name a field once, got {double!r} twice; leave one out")
+    return found

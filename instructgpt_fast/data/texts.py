@@ -36,6 +36,9 @@ def text_files(path: str | os.PathLike[str]) -> list[Path]:
         raise DataError(f"texts: a file of text must end in {' or '.join(SUFFIXES)}, got {root.name!r}", root)
     if not root.exists():
         raise DataError("texts: there is no such file; check the path", root)
+    if not root.is_file():
+        raise DataError("texts: a regular file is needed, as it is read more than once, got a pipe, socket or device; "
+                        "save what it gives", root)
     return [root]
 
 

@@ -111,6 +111,8 @@ def test_records_that_break_a_rule(tmp_path: Path, kind: Any, record: Any, messa
         (b'{"text": "a\xff"}', "its byte 11 is not UTF-8"),
         (b'{"text": "\\ud83d"}', r"got an escape for half a character \(a lone surrogate\)"),
         (b"[" * 100_000, "got one nested too deeply"),
+        (b'{"text": "t", "n": ' + b"9" * 5000 + b"}", "got a whole number of more digits"),
+        (b'{"text": "t", "x": {"a": 1, "b": 2, "a": 3}}', "must name a field once, got 'a' twice"),
     ],
 )
 def test_lines_that_are_not_json(tmp_path: Path, line: bytes, message: str) -> None:

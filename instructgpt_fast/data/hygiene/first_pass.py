@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -94,7 +95,7 @@ def examine(task: FirstTask) -> FirstResult:
                 record = _record(line, path, task)
             except DataError as error:
                 bad = bad or (place, line.line, error.message)
-                removed.append((place, line.line, "unreadable", error.message))
+                removed.append((place, line.line, "unreadable", _unquoted(error.message)))
                 if task.options.on_bad_line == "error":
                     break
                 continue
@@ -110,6 +111,12 @@ def examine(task: FirstTask) -> FirstResult:
     table = np.array(rows, dtype=ROW)
     values = np.array(signatures, dtype=np.uint32).reshape(len(signatures), grams.SIGNATURE)
     return FirstResult(table, values, lines, removed, bad)
+
+
+def _unquoted(message: str) -> str:
+    """What is wrong with a line, without what the message quotes of it (single signs are no text)."""
+    rule, got, quoted = message.partition(", got ")
+    return rule if re.search(r"""'[^']{2,}'|\"""", quoted) else rule + got + quoted
 
 
 def _record(line: Line, path: Path, task: FirstTask) -> Record:

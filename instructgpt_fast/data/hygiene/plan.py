@@ -48,6 +48,8 @@ def input_files(data: Sequence[str]) -> list[Path]:
     for file in found:
         if file.resolve() in seen:
             raise DataError("prepare: a file must be named once; leave it out, or its folder", file)
+        if str(file) != os.fsencode(file).decode("utf-8", "replace"):  # removed.jsonl names places, in UTF-8
+            raise DataError(f"prepare: a file's name must be UTF-8, got {str(file)!a}; rename it")
         seen.add(file.resolve())
     return found
 

@@ -60,7 +60,8 @@ def read_record(value: Any, kind: Kind, user_field: str) -> Record:
     else:
         raise DataError(f"prepare: no prompt is known of a {type(example).__name__}")
     count = len(example.pairs) if isinstance(example, Instruction) else 1
-    return Record(prompt, whole, None if user is None else str(user), count)
+    name = None if user is None else str(user).strip()  # a blank name is nobody's, not everybody's
+    return Record(prompt, whole, name or None, count)
 
 
 def plain_prompt(prompt: PromptText) -> str:

@@ -32,7 +32,6 @@ from instructgpt_fast.data.hygiene.report import Report, Totals
 from instructgpt_fast.data.hygiene.spill import Removed
 from instructgpt_fast.data.hygiene.tables import Lookup, Placed, Table, placed
 from instructgpt_fast.data.hygiene.workers import Workers
-from instructgpt_fast.data.texts import text_files
 from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.files import atomic_write
 
@@ -58,7 +57,7 @@ def prepare(config: PrepareConfig | None = None, **options: Any) -> Report:
         raise ConfigError(f"prepare: give a PrepareConfig or options, got both ({', '.join(options)}); leave one out")
     check_packages(config)
     files = input_files(config.data)
-    evaluation = [file for path in config.contamination for file in text_files(path)]
+    evaluation = input_files(config.contamination)
     check_apart(config.output_dir, (*config.data, *config.contamination))
     kind = kind_of_files(files, config)
     chosen = {name: value for name, value in to_dict(config).items() if name not in _NOT_IDENTITY}

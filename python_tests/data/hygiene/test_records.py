@@ -47,7 +47,7 @@ def test_kind_and_texts(record: Any, kind: Any, texts: list[str]) -> None:
         assert "USER" not in json.dumps(changed), "roles stay"
 
 
-@pytest.mark.parametrize("user, expected", [("ann", "ann"), (7, "7"), (None, None)])
+@pytest.mark.parametrize("user, expected", [("ann", "ann"), (7, "7"), (None, None), ("", None), (" ", None)])
 def test_user(user: Any, expected: str | None) -> None:
     assert read_record({"prompt": "p", "by": user}, "prompt", "by").user == expected
 

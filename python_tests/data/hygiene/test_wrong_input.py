@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from instructgpt_fast.data.hygiene import PrepareConfig, plan, prepare
 from instructgpt_fast.errors import ConfigError, DataError
 
-from .files import outputs, write_jsonl
+from .files import outputs, read_jsonl, write_jsonl
 
 FINE = [{"prompt": "What is the largest of the seas?"}, {"prompt": "How deep is the deepest lake?"}]
 
@@ -157,3 +158,26 @@ def test_a_finished_run_is_kept(tmp_path: Path) -> None:
     report.train.write_text("")
     with pytest.raises(DataError, match=r"train.jsonl: .*must have \d+ bytes"):
         run(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("line", [
+    '{"joe@example.org": 1}', '{"prompt": "p", "prompt": "q", "joe@example.org": 1, "joe@example.org": 2}',
+    '{"messages": [{"role": "joe@example.org", "content": "c"}]}',
+])
+def test_what_is_told_of_unreadable_lines_quotes_none_of_their_text(tmp_path: Path, line: str) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(f"{line}\n" + '{"prompt": "What is the largest of the seas?"}\n')
+    report = run(source, tmp_path / "out", kind="prompt", on_bad_line="skip")
+    assert report.removed == {"unreadable": 1}
+    (removed,) = read_jsonl(tmp_path / "out" / "removed.jsonl")
+    assert "joe" not in str(removed) and len(removed["detail"]) > 20
+
+
+def test_files_that_cannot_be_read_twice_or_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match="a regular file is needed"):
+        run(tmp_path / "pipe.jsonl", tmp_path / "out")
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
+    Path(name).write_text("text")
+    with pytest.raises(DataError, match=r"must be UTF-8, got .*caf\\udce9.txt'; rename it"):
+        run(name, tmp_path / "out")

@@ -35,7 +35,8 @@ def value_not_learning(curves: Curves, options: Options) -> Shown | None:
     else:
         remedy = (
             f"Try {change(options, 'value_learning_rate', 3.0)} if loss/value_avg falls slowly and "
-            f"{change(options, 'value_learning_rate', 0.3)} if it jumps; give value_model the reward model's checkpoint."
+            f"{change(options, 'value_learning_rate', 0.3)} if it jumps; give value_model the reward model's "
+            "checkpoint."
         )
     return Shown(step, (
         f"The value model explains {mean[at]:.2f} of the returns' variance (median of {span} logged "

@@ -30,6 +30,15 @@ def refused(message: str) -> ApiError:
     return ApiError(422, message)
 
 
+def displaced(name: str) -> ApiError:
+    """A 503: the database is no longer where the server opened it."""
+    message = (
+        f"Nothing was saved: {name} or its -wal file was moved, deleted or replaced while the server runs; put both "
+        "back as they were, or start the server again."
+    )
+    return ApiError(503, message, headers={"Retry-After": "5"})
+
+
 def body(error: ApiError) -> dict[str, Any]:
     """The JSON object of an error."""
     return {"error": error.message}

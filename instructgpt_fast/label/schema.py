@@ -109,7 +109,7 @@ def open_database(
     with _explained(place):
         # A relative path may begin with anything, "file:" among it; and only existing files are opened, so that a
         # path which is mistaken leaves nothing behind.
-        uri = f"{place.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
+        uri = f"{place.absolute().as_uri()}?{_mode(place, new, create or writing)}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
         try:
             empty = _recognise(connection, place, create)
@@ -126,6 +126,17 @@ def open_database(
             connection.close()
             raise
     return connection
+
+
+def _mode(place: Path, new: bool, changing: bool) -> str:
+    """How SQLite opens a file: a reader needs to write beside it too, and cannot on an archive's disk.
+
+    There, a database without a log is whole and stays as it is.
+    """
+    if new:
+        return "mode=rwc"
+    archived = not os.access(place.absolute().parent, os.W_OK) and not place.with_name(f"{place.name}-wal").exists()
+    return "mode=ro&immutable=1" if archived and not changing else "mode=rw"
 
 
 @contextlib.contextmanager
@@ -157,6 +168,11 @@ def _recognise(connection: sqlite3.Connection, place: Path, create: bool) -> boo
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if create and application == version == tables == 0:
         return True
+    if application == version == tables == 0:
+        raise DataError(
+            "label: the database is empty; where it was copied or moved while its server ran, its labels are in the "
+            "-wal file beside the original: put that beside it under this name", place,
+        )
     if application != APPLICATION_ID:
         raise DataError(
             f"label: the file must be a database of labels (application id {APPLICATION_ID:#x}), got "

@@ -23,7 +23,7 @@ from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.files import explain_os_error
 from instructgpt_fast.label import tasks
 from instructgpt_fast.label.checks import KINDS, Kind, Status, checked_payload
-from instructgpt_fast.label.errors import StaleError, malformed, refused, unknown
+from instructgpt_fast.label.errors import StaleError, displaced, malformed, refused, unknown
 from instructgpt_fast.label.form import Ratings
 from instructgpt_fast.label.schema import open_database, transaction
 
@@ -76,6 +76,8 @@ class Store:
         self._held = _hold(self.path)
         try:
             self._connection = open_database(path, create=True, writing=True)
+            # Absolute: a server whose working directory changes still looks at the same file.
+            self._files = files_of(self.path.absolute())
         except BaseException:
             self._held.close()
             raise
@@ -154,6 +156,7 @@ class Store:
         with self._changing() as connection:
             _require_labeler(connection, labeler)
             now = self._clock()
+            tasks.shorten(connection, now + self._lease_seconds)
             found = tasks.choose(connection, labeler, kind, now, self._labels_per_task)
             if found is not None:
                 tasks.lease(connection, found, labeler, now + self._lease_seconds)
@@ -220,10 +223,26 @@ class Store:
         return kind
 
     def _changing(self) -> AbstractContextManager[sqlite3.Connection]:
+        if files_of(self.path.absolute()) != self._files:
+            # SQLite would go on in files that nobody finds, and that nobody would say "saved" about.
+            raise displaced(self.path.name)
         return _Locked(self._lock, transaction(self._connection))
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
         return _Locked(self._lock, transaction(self._connection, writing=False))
+
+
+def files_of(path: Path) -> list[tuple[int, int] | None]:
+    """Which files the database and its log are: device and number of each, None for one that is not there."""
+    found: list[tuple[int, int] | None] = []
+    for place in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            status = place.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 class _Locked(AbstractContextManager[sqlite3.Connection]):
@@ -256,7 +275,9 @@ def _checked_name(name: Any) -> str:
     if not isinstance(name, str):
         raise malformed(f"name must be text, got {type(name).__name__}.")
     clean = " ".join(unicodedata.normalize("NFC", name).split())
-    if not 1 <= len(clean) <= NAME_CHARACTERS or not clean.isprintable():
+    # The joiners of emoji and of Persian and Indic scripts are not "printable", and belong to names all the same.
+    seen = clean.replace("\u200c", "").replace("\u200d", "").strip()
+    if not (seen and seen.isprintable() and len(clean) <= NAME_CHARACTERS):
         raise refused(f"name must be 1 to {NAME_CHARACTERS} printable characters, got {len(clean)}; write another.")
     return clean
 

@@ -110,6 +110,11 @@ def lease(connection: sqlite3.Connection, task: int, labeler: int, until: float)
     )
 
 
+def shorten(connection: sqlite3.Connection, until: float) -> None:
+    """Let no lease last longer than `until`: after a clock was set back, or with a shorter lease, some would."""
+    connection.execute("UPDATE leases SET until = :until WHERE until > :until", {"until": until})
+
+
 def release(connection: sqlite3.Connection, task: int, labeler: int) -> None:
     """Let others have a task."""
     connection.execute("DELETE FROM leases WHERE task_id = ? AND labeler_id = ?", (task, labeler))

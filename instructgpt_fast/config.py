@@ -224,8 +224,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Read options from a TOML file. Raises ConfigError naming the file when it is missing or malformed."""
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        # Windows' Notepad begins a file with a byte order mark, which TOML does not know.
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as cause:
         raise ConfigError(f"config: cannot read {path}: {cause.strerror}; check the path.") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:

@@ -101,6 +101,15 @@ def atomic_write(
     return target
 
 
+def require_writable(path: str | os.PathLike[str], *, error: type[InstructGPTError] = InstructGPTError) -> None:
+    """Raise `error`, as `atomic_write` would, when `path` cannot be written: asked before hours of work."""
+    target = Path(path)
+    with reporting_write_errors(target, error):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        tempfile.TemporaryFile(dir=target.parent).close()
+
+
 def _umask() -> int:
     # The umask can only be read by setting it; mkstemp made the file private, which a shared run is not.
     current = os.umask(0o077)
@@ -108,7 +117,12 @@ def _umask() -> int:
     return current
 
 
+def run_and_step(checkpoint: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """The absolute folder of a checkpoint's run, and its own name there, None where a run is named."""
+    path = Path(checkpoint).absolute()  # so that "." has a name
+    return (path.parent, path.name) if _STEP.fullmatch(path.name) else (path, None)
+
+
 def run_name(checkpoint: str | os.PathLike[str]) -> str:
     """What a checkpoint is called where several are told apart: its run's folder, runs/ppo/checkpoint-500 being ppo."""
-    path = Path(checkpoint).absolute()  # so that "." has a name
-    return path.parent.name if _STEP.fullmatch(path.name) else path.name
+    return run_and_step(checkpoint)[0].name

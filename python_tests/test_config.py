@@ -123,6 +123,12 @@ def test_toml_there_and_back(tmp_path_factory: pytest.TempPathFactory, given_opt
     assert from_options(Sample, to_dict(sample)) == sample
 
 
+def test_toml_as_windows_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "notepad.toml"
+    path.write_bytes(b"\xef\xbb\xbfname = 'x'\r\ntext = 'y'\r\n")
+    assert read_toml(path) == {"name": "x", "text": "y"}
+
+
 def test_unreadable_and_malformed_toml_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*absent\.toml: No such file"):
         read_toml(tmp_path / "absent.toml")

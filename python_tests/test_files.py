@@ -87,3 +87,14 @@ def test_unwritable_directory(tmp_path: Path) -> None:
             files.atomic_write(tmp_path / "a", b"x")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("old")
+    for name in ("new", "kept"):
+        files.require_writable(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and (tmp_path / "kept").read_text() == "old"
+    with pytest.raises(CheckpointError, match=r"cannot write .*absent/o\.json: .*create it first"):
+        files.require_writable(tmp_path / "absent" / "o.json", error=CheckpointError)
+    with pytest.raises(InstructGPTError, match="the path is a directory; name a file"):
+        files.require_writable(tmp_path)

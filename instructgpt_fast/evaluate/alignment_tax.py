@@ -9,19 +9,23 @@ Not covered: many differences at once: of twenty, one leaves 0 out of its interv
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from instructgpt_fast.checkpoint import load_model
 from instructgpt_fast.config import to_dict
 from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.evaluate.kinds import find_task
-from instructgpt_fast.evaluate.measure import Difference, Measure
+from instructgpt_fast.evaluate.measure import Difference, Interval, Measure
 from instructgpt_fast.evaluate.options import EvaluateConfig
-from instructgpt_fast.evaluate.result import Evaluation, Row, aligned
+from instructgpt_fast.evaluate.outcome import language_model
+from instructgpt_fast.evaluate.result import Evaluation, Row, aligned, told_apart
 from instructgpt_fast.evaluate.task_file import Task
 from instructgpt_fast.evaluate.tasks import (
+    check_before,
     chosen_tasks,
     measure,
     named_scorers,
@@ -30,19 +34,27 @@ from instructgpt_fast.evaluate.tasks import (
     write_json,
     write_records,
 )
-from instructgpt_fast.files import run_name
 
 # The paper's tasks [P]: file in the folder that `data` names, without .jsonl -> template of the package.
 PAPER_TASKS: Mapping[str, str] = {
     "hellaswag": "hellaswag", "squad_v2": "question_answering", "drop": "drop", "french_to_english": "translation",
     "cnn_dm": "summarisation", "truthfulqa": "truthfulqa",
 }
+# Of the metrics that a table has without items, whether higher is better.
+_DIRECTION = {
+    "loss": False, "perplexity": False, "bits_per_byte": False, "accuracy": True, "margin": True, "log_loss": False,
+    "calibration_error": False,
+}
 Verdict = Literal["better", "worse", ""]
 
 
 @dataclass(frozen=True)
 class TaxRow:
-    """One metric over the checkpoints; `differences` are to the first, None where the metric has no items to pair."""
+    """One metric over the checkpoints.
+
+    differences: to the first checkpoint; None of the first itself, and where there are no items to pair or the two do
+    not compare (a loss per token under two tokenizers).
+    """
 
     task: str
     metric: str
@@ -66,13 +78,24 @@ class TaxRow:
                 found.append(self._difference(place))
         return found
 
-    def _difference(self, place: int) -> str:
+    def difference_content(self, place: int) -> dict[str, Any]:
+        """The difference of checkpoint `place` to the first as plain values for a JSON file."""
+        value, interval, verdict = self._told(place), self._interval(place), self.verdict(place)
+        ends = None if interval is None else [number(end) for end in interval]
+        return {"value": number(value), "interval": ends, "verdict": verdict or None}
+
+    def _told(self, place: int) -> float:
         difference = self.differences[place]
-        if difference is None:
-            return f"{self.rows[place].value - self.rows[0].value:+.3g}"
-        text = f"{difference.value:+.3g}"
-        if difference.interval is not None:
-            text += f" ({difference.interval[0]:+.3g} .. {difference.interval[1]:+.3g})"
+        return self.rows[place].value - self.rows[0].value if difference is None else difference.value
+
+    def _interval(self, place: int) -> Interval | None:
+        difference = self.differences[place]
+        return None if difference is None else difference.interval
+
+    def _difference(self, place: int) -> str:
+        text, interval = f"{self._told(place):+.3g}", self._interval(place)
+        if interval is not None:
+            text += f" ({interval[0]:+.3g} .. {interval[1]:+.3g})"
         verdict = self.verdict(place)
         return f"{text} {verdict}" if verdict else text
 
@@ -103,8 +126,9 @@ class AlignmentTax:
                 {
                     "task": row.task, "metric": row.metric, "higher_is_better": row.higher_is_better,
                     "checkpoints": {
-                        name: {"value": number(each.value), "difference": _plain(each, row.rows[0], difference)}
-                        for name, each, difference in zip(self.names, row.rows, row.differences, strict=True)
+                        name: {"value": number(row.rows[place].value)}
+                        | ({"difference": row.difference_content(place)} if place else {})
+                        for place, name in enumerate(self.names)
                     },
                 }
                 for row in self.rows
@@ -123,17 +147,17 @@ def alignment_tax(checkpoints: Sequence[Any] | EvaluateConfig, **options: Any) -
     Raises ConfigError, DataError or CheckpointError.
     """
     scorers, named = named_scorers(options)
+    if isinstance(checkpoints, str):
+        raise ConfigError(f"alignment_tax: checkpoints must be a list, got {checkpoints!r}; name two or more.")
     if isinstance(checkpoints, EvaluateConfig):
         config = with_scorers(checkpoints, scorers, named)
     else:
         paths = tuple(str(getattr(each, "checkpoint", each)) for each in checkpoints)
         config = EvaluateConfig(alignment_tax=paths, **named)
-    names = tuple(map(run_name, config.alignment_tax))
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"alignment_tax: the checkpoints' runs must have different names, got {', '.join(names)}; rename a folder."
-        )
+    names = told_apart(config.alignment_tax)
     tasks = chosen_tasks(config) if config.tasks else paper_tasks(config.data)
+    check_before(tasks, config)
+    _check_checkpoints(tasks, config.alignment_tax)
     # One checkpoint at a time: only one model is ever in memory.
     measured = [measure(checkpoint, tasks, config, scorers) for checkpoint in config.alignment_tax]
     evaluations = tuple(evaluation for evaluation, _ in measured)
@@ -143,6 +167,21 @@ def alignment_tax(checkpoints: Sequence[Any] | EvaluateConfig, **options: Any) -
     if config.records is not None:
         write_records(config.records, {name: found for name, (_, found) in zip(names, measured, strict=True)})
     return result
+
+
+def _check_checkpoints(tasks: Mapping[str, Task | None], checkpoints: Sequence[str]) -> None:
+    """Load each once before any is measured, which may take hours. Raises CheckpointError."""
+    fingerprints = set()
+    for checkpoint in checkpoints:
+        loaded = load_model(checkpoint)
+        if set(tasks) != {"reward_accuracy"}:
+            language_model("alignment_tax", loaded)
+        fingerprints.add(loaded.tokenizer.fingerprint)
+    if len(fingerprints) > 1:
+        warnings.warn(
+            "alignment_tax: the checkpoints have different tokenizers: losses and perplexities per token, and lengths "
+            "in tokens, do not compare; bits per byte do", stacklevel=3,
+        )
 
 
 def paper_tasks(folder: str | None) -> dict[str, Task | None]:
@@ -166,26 +205,16 @@ def compared(evaluations: Sequence[Evaluation]) -> list[TaxRow]:
     """Rows of equal task and metric put side by side; those with items paired item by item."""
     by_key = [{(m.task, m.metric): m for m in found.measures} for found in evaluations]
     rows: list[TaxRow] = []
-    for place, row in enumerate(evaluations[0].rows):
-        several = tuple(found.rows[place] for found in evaluations)
+    for line, row in enumerate(evaluations[0].rows):
+        several = tuple(found.rows[line] for found in evaluations)
         measures: list[Measure | None] = [keyed.get((row.task, row.metric)) for keyed in by_key]
         first = measures[0]
         differences = tuple(
-            None if each is None or first is None else each.difference(first) for each in measures
+            each.difference(first) if place and each and first and each.data == first.data else None
+            for place, each in enumerate(measures)
         )
         rows.append(TaxRow(
             row.task, row.metric, several, differences,
             _DIRECTION.get(row.metric) if first is None else first.higher_is_better,
         ))
     return rows
-
-
-# Of the metrics that a table has without items.
-_DIRECTION = {"loss": False, "perplexity": False, "bits_per_byte": False}
-
-
-def _plain(row: Row, first: Row, difference: Difference | None) -> dict[str, Any]:
-    interval = None if difference is None else difference.interval
-    value = row.value - first.value if difference is None else difference.value
-    return {"value": number(value), "interval": None if interval is None else list(map(number, interval))}
-

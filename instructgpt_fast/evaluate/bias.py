@@ -57,7 +57,7 @@ def run_bias(task: Task, loaded: Loaded, config: Any) -> Outcome:
                 data=items.identity,
             ),
             Measure(
-                task.name, "first_preferred", np.array(first), higher_is_better=False, bounds=(0.0, 1.0),
+                task.name, "first_preferred", np.array(first), higher_is_better=None, bounds=(0.0, 1.0),
                 data=items.identity,
             ),
         ],

@@ -17,7 +17,8 @@ from instructgpt_fast.data import Comparison, OnBadLine, read_jsonl
 from instructgpt_fast.data.examples import ExampleKind
 from instructgpt_fast.errors import DataError
 from instructgpt_fast.evaluate.measure import Measure, ratio_of
-from instructgpt_fast.files import run_name
+from instructgpt_fast.evaluate.result import told_apart
+from instructgpt_fast.files import run_and_step
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,11 @@ def measure_judgments(
     labels = read_jsonl(path, Judged, on_bad_line=on_bad_line)
     prompts: dict[str, _Sums] = {}
     for label in labels[:limit]:
-        whose = [_side(name, pair) for name in label.checkpoints]
+        whose = [side_of(name, pair) for name in label.checkpoints]
         if 0 in whose and 1 in whose:
             prompts.setdefault(label.prompt, _Sums()).add(label, whose)
     if not prompts:
-        known = sorted({run_name(name) for label in labels for name in label.checkpoints})
+        known = sorted({name for label in labels for name in label.checkpoints})
         raise DataError(
             f"win_rate: a label must rank answers of both {pair[0]} and {pair[1]}, got labels of {', '.join(known)}; "
             "name two of these", path,
@@ -120,18 +121,21 @@ def measure_judgments(
     return found
 
 
-def told_apart(pair: Sequence[str]) -> tuple[str, str]:
-    """What two checkpoints are called: their runs' names where these differ, else their paths."""
-    first, second = map(run_name, pair)
-    return (first, second) if first != second else (pair[0], pair[1])
-
-
-def _side(name: str, pair: Sequence[str]) -> int | None:
-    if name in pair:
-        return list(pair).index(name)
-    runs = [run_name(one) for one in pair]
-    # Two runs of one name are told apart by their paths alone.
-    return runs.index(run_name(name)) if run_name(name) in runs and runs[0] != runs[1] else None
+def side_of(name: str, pair: Sequence[str]) -> int | None:
+    """Which of the pair a label means, None for neither: by path, or by the run's name where that tells them apart."""
+    folder, step = run_and_step(name)
+    for same in ("path", "name"):
+        found = []
+        for side, one in enumerate(pair):
+            its_folder, its_step = run_and_step(one)
+            fits = folder == its_folder if same == "path" else folder.name == its_folder.name
+            # A run stands for each of its checkpoints, a checkpoint for no other of its run.
+            if fits and (step == its_step or None in (step, its_step)):
+                found.append((step == its_step, side))
+        exact = [side for equal, side in found if equal]
+        if len(exact) == 1 or len(found) == 1:
+            return exact[0] if exact else found[0][1]
+    return None
 
 
 def _measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,21 +55,23 @@ class Item:
     def text(self, name: str) -> str:
         """The text of a field; a number is written out. Raises DataError for anything else."""
         value = self.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        if not isinstance(value, str):
+        found = _text(value)
+        if found is None:
             raise self.error(f"task: the field {name!r} must be text or a number, got {_kind(value)}")
-        return value
+        return found
 
     def texts(self, name: str) -> list[str]:
-        """The texts of a field that holds one text or a list of them. Raises DataError for anything else."""
+        """The texts of a field that holds one text or number, or a list of them. Raises DataError for anything else."""
         value = self.get(name)
-        if isinstance(value, list):
-            wrong = [item for item in value if not isinstance(item, str)]
-            if wrong:
-                raise self.error(f"task: the list {name!r} must hold texts only, got {_kind(wrong[0])}")
-            return list(value)
-        return [self.text(name)]
+        if not isinstance(value, list):
+            return [self.text(name)]
+        found = []
+        for each in value:
+            text = _text(each)
+            if text is None:
+                raise self.error(f"task: the list {name!r} must hold texts or numbers only, got {_kind(each)}")
+            found.append(text)
+        return found
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,13 @@ def read_items(path: str | Path, *limits: int | None, on_bad_line: OnBadLine = "
     return Items(found.path, items[:limit], digest, len(found.skipped))
 
 
+def _text(value: Any) -> str | None:
+    """A text as it is, a number written out; None for anything else."""
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return str(value) if isinstance(value, str | int | float) else None
+
+
 def _kind(value: Any) -> str:
     names = {type(None): "null", bool: "true or false", dict: "an object", list: "a list", str: "text"}
-    return names.get(type(value), type(value).__name__)
+    return names.get(type(value)) or (repr(value) if isinstance(value, float) else type(value).__name__)

@@ -61,7 +61,8 @@ class Measure:
     higher_is_better: for tables of differences; None where neither is. unit: "", "%", "nats", "bits", "tokens", ...
     bounds: least and greatest possible value; intervals are kept within. scale: what value, interval and difference are
         multiplied by at the end, 100 for a share that is told in percent; the bounds are those before.
-    data: names the items (the sha256 of their file and what was taken of it); differences are of equal data alone.
+    data: names the items (the sha256 of their file and what was taken of it, for metrics per token behind the
+        tokenizer's fingerprint); differences are of equal data alone.
     count: what the table says the number averages over, when that is not N.
     independent: False for a metric that is no function of sums over items (distinct words of all answers): no interval.
     details: how it was computed, for the record (sacrebleu's signature).
@@ -126,7 +127,8 @@ class Measure:
         if (self._identity(), self.data) != (other._identity(), other.data):
             raise ConfigError(
                 f"difference: both must be one metric of the same items, got {self._identity()} and "
-                f"{other._identity()}; evaluate both checkpoints with the same task and data."
+                f"{other._identity()}; evaluate both checkpoints with the same task and data, and compare metrics "
+                "per token under one tokenizer only."
             )
         value = self.value - other.value
         if not self.independent or not other.independent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar, Literal
 
 from instructgpt_fast.config import Options, nearest, options_class
@@ -79,16 +80,30 @@ class EvaluateConfig(Options):
         if self.win_rate:
             self._check_win_rate()
         else:
+            self._only("win_rate, and a task file says its own", "prompts", "judge", "max_new_tokens", "temperature",
+                       "seed")
             self._check_tasks()
+
+    def _only(self, owner: str, *names: str) -> None:
+        """Refuse options that would do nothing here rather than leave them unheard."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            self.require(f"{name} is for {owner}", value == defaults[name], **{name: value})
 
     def _check_win_rate(self) -> None:
         self.require("win_rate compares two checkpoints", len(self.win_rate) == 2, win_rate=self.win_rate)
         self.require("win_rate has no tasks", not self.tasks, tasks=self.tasks)
+        self._only("tasks, of which win_rate has none", "data", "context", "stride", "toxicity_scorer",
+                   "sentiment_scorer", "allow_code_execution")
         self.require(
             "win_rate needs prompts and a judge, or comparisons",
             (self.prompts is None) == (self.judge is None) and (self.prompts is None) != (self.comparisons is None),
             prompts=self.prompts, judge=self.judge, comparisons=self.comparisons,
         )
+        if self.comparisons is not None:
+            self._only("answers to prompts, and comparisons hold answers", "max_new_tokens", "temperature", "seed",
+                       "records")
         self.require("max_new_tokens must be at least 1", self.max_new_tokens >= 1, max_new_tokens=self.max_new_tokens)
         self.require("temperature must not be negative", self.temperature >= 0, temperature=self.temperature)
 
@@ -97,8 +112,6 @@ class EvaluateConfig(Options):
             "alignment_tax compares two checkpoints or more", len(self.alignment_tax) != 1,
             alignment_tax=self.alignment_tax,
         )
-        for name in ("prompts", "judge"):
-            self.require(f"{name} is for win_rate", getattr(self, name) is None, **{name: getattr(self, name)})
         templates = template_names()
         for task in self.tasks:
             if is_task_file(task):
@@ -111,9 +124,12 @@ class EvaluateConfig(Options):
                 )
             needed = PLAIN_TASKS.get(task, "data")
             self.require(f"the task {task} needs {needed}", getattr(self, needed) is not None, **{needed: None})
-        self.require(
-            "give data or comparisons to measure on", bool(self.chosen()), data=self.data, comparisons=self.comparisons
-        )
+        if self.alignment_tax and not self.tasks:
+            self.require("alignment_tax needs tasks, or as data a folder with the paper's",
+                         self.data is not None and self.comparisons is None, data=self.data,
+                         comparisons=self.comparisons)
+        self.require("give tasks, data or comparisons to measure on", bool(self.chosen()), tasks=self.tasks,
+                     data=self.data, comparisons=self.comparisons)
 
     def chosen(self) -> list[str]:
         """The tasks to run: those named, or all whose data is given."""

@@ -30,6 +30,12 @@ class PerplexityTask(TaskOptions):
     """Tokens of context that each window past the first has at least, for texts beyond the model's context."""
 
 
+    def check(self) -> None:
+        """Refuse windows without context."""
+        super().check()
+        self.require("overlap must be at least 1", self.overlap >= 1, overlap=self.overlap)
+
+
 def exp_ratio(sums: np.ndarray, count: int) -> float:
     """exp of a ratio; infinite where that does not fit a float."""
     ratio = ratio_of(sums, count)
@@ -52,16 +58,20 @@ def run_perplexity(task: Task, loaded: Loaded, config: Any) -> Outcome:
     counts = np.array([each.tokens for each in found], dtype=np.float64)
     sizes = np.array([len(text.encode()) for text in texts], dtype=np.float64)
 
-    def measure(metric: str, tops: np.ndarray, bottoms: np.ndarray, unit: str, value_of: ValueOf = ratio_of) -> Measure:
+    # Per token only models of one tokenizer compare.
+    by_token = f"{tokenizer.fingerprint[:12]} {items.identity}"
+
+    def measure(
+        metric: str, tops: np.ndarray, bottoms: np.ndarray, unit: str, data: str, value_of: ValueOf = ratio_of
+    ) -> Measure:
         pairs = np.stack([tops, bottoms], axis=1)
-        return Measure(
-            task.name, metric, pairs, value_of, False, unit, data=items.identity, count=int(bottoms.sum())
-        )
+        return Measure(task.name, metric, pairs, value_of, False, unit, data=data, count=int(bottoms.sum()))
 
     return Outcome(
         [
-            measure("loss", nats, counts, "nats"), measure("perplexity", nats, counts, "", exp_ratio),
-            measure("bits_per_byte", nats / math.log(2.0), sizes, "bits"),
+            measure("loss", nats, counts, "nats", by_token),
+            measure("perplexity", nats, counts, "", by_token, exp_ratio),
+            measure("bits_per_byte", nats / math.log(2.0), sizes, "bits", items.identity),
         ],
         [
             {"line": item.line, "nats": -each.logprob, "tokens": each.tokens, "bytes": int(size)}

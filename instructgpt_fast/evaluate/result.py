@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.evaluate.measure import Interval, Measure
+from instructgpt_fast.files import run_name
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,21 @@ class Evaluation:
 def row_of(measure: Measure) -> Row:
     """A measure as a line of the table."""
     return Row(measure.task, measure.metric, measure.value, count=measure.over, interval=measure.interval())
+
+
+def told_apart(checkpoints: Sequence[str]) -> tuple[str, ...]:
+    """What checkpoints are called in a table: their runs' names where all differ, else their paths.
+
+    Raises ConfigError for one that is named twice.
+    """
+    names = tuple(map(run_name, checkpoints))
+    if len(set(names)) == len(names):
+        return names
+    paths = tuple(str(Path(checkpoint)) for checkpoint in checkpoints)
+    twice = [path for place, path in enumerate(paths) if path in paths[:place]]
+    if twice:
+        raise ConfigError(f"evaluate: checkpoints must differ, got {twice[0]} twice; name each once.")
+    return paths
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -14,10 +14,10 @@ import torch
 from torch.nn import functional
 
 from instructgpt_fast.errors import DataError
+from instructgpt_fast.evaluate.intervals import Z95
 from instructgpt_fast.evaluate.scoring import score_sequences
 from instructgpt_fast.model import ScalarModel
 
-Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 BINS = 10  # of equal width over 0.5 .. 1, where the probability of the preferred answer lies
 
 

@@ -35,7 +35,12 @@ def find_scorer(option: str, source: Any, device: torch.device, batch_size: int)
         return _of_function(option, source)
     text = str(source)
     module, colon, function = text.partition(":")
-    if Path(text).exists() or not colon:
+    if not colon and not Path(text).exists():
+        raise ConfigError(
+            f"evaluate: {option} must be package.module:function or a reward model's checkpoint, got {text!r}, "
+            "which is no path; check it."
+        )
+    if Path(text).exists():
         return _of_reward_model(option, text, device, batch_size)
     try:
         found = getattr(importlib.import_module(module), function)
@@ -51,7 +56,12 @@ def find_scorer(option: str, source: Any, device: torch.device, batch_size: int)
 
 def _of_function(option: str, function: Callable[[list[str]], Sequence[float]]) -> Scorer:
     def score(prompts: Sequence[PromptText], answers: Sequence[str]) -> list[float]:
-        found = list(function(list(answers)))
+        try:
+            found = list(function(list(answers)))
+        except Exception as cause:
+            raise DataError(
+                f"evaluate: {option} must return a list of numbers, but it raised {type(cause).__name__}: {cause}"
+            ) from cause
         if len(found) != len(answers):
             raise DataError(
                 f"evaluate: {option} must return one number a text, got {len(found)} for {len(answers)} texts"
@@ -60,10 +70,7 @@ def _of_function(option: str, function: Callable[[list[str]], Sequence[float]]) 
             numbers = [float(number) for number in found]
         except (TypeError, ValueError) as cause:
             raise DataError(f"evaluate: {option} must return numbers: {cause}") from cause
-        wrong = [number for number in numbers if not math.isfinite(number)]
-        if wrong:
-            raise DataError(f"evaluate: {option} must return finite numbers, got {wrong[0]}")
-        return numbers
+        return _finite(option, numbers)
 
     return score
 
@@ -82,6 +89,13 @@ def _of_reward_model(option: str, path: str, device: torch.device, batch_size: i
         whole = [tokenizer.encode_example(prompt, answer, loaded.prompt_format).tokens for prompt, answer in pairs]
         # The beginning of what does not fit is left out: the score sits on the answer's last token.
         fitting = [tokens[-model.config.n_positions:] for tokens in whole]
-        return [float(number) for number in score_sequences(model, fitting, batch_size=batch_size)]
+        return _finite(option, score_sequences(model, fitting, batch_size=batch_size).tolist())
 
     return score
+
+
+def _finite(option: str, numbers: list[float]) -> list[float]:
+    wrong = [number for number in numbers if not math.isfinite(number)]
+    if wrong:
+        raise DataError(f"evaluate: {option} must return finite numbers, got {wrong[0]}")
+    return numbers

@@ -10,13 +10,14 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from instructgpt_fast.checkpoint import Loaded, load_model
 from instructgpt_fast.config import from_options, to_dict
 from instructgpt_fast.data import Limits
 from instructgpt_fast.device import choose_device, torch_dtype
-from instructgpt_fast.errors import CheckpointError, ConfigError
+from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.evaluate.kinds import find_task, run_task
 from instructgpt_fast.evaluate.options import PLAIN_TASKS, EvaluateConfig
 from instructgpt_fast.evaluate.outcome import Outcome, language_model
@@ -25,7 +26,7 @@ from instructgpt_fast.evaluate.reading import read_comparisons, read_stream
 from instructgpt_fast.evaluate.result import Evaluation, Row, row_of
 from instructgpt_fast.evaluate.reward_accuracy import Accuracy, reward_accuracy
 from instructgpt_fast.evaluate.task_file import Task
-from instructgpt_fast.files import atomic_write
+from instructgpt_fast.files import atomic_write, require_writable
 from instructgpt_fast.model import ScalarModel
 
 # Options that Python may give as functions.
@@ -51,7 +52,9 @@ def evaluate(checkpoint: Any, **options: Any) -> Evaluation:
             "evaluate: measures one checkpoint, got several to hold against each other; call evaluate.alignment_tax or "
             "evaluate.win_rate."
         )
-    result, outcomes = measure(config.checkpoint, chosen_tasks(config), config, scorers)
+    tasks = chosen_tasks(config)
+    check_before(tasks, config)
+    result, outcomes = measure(config.checkpoint, tasks, config, scorers)
     if config.output is not None:
         content = {
             "checkpoint": str(result.checkpoint), "options": to_dict(config), "metrics": numbers(result.metrics),
@@ -98,6 +101,21 @@ def chosen_tasks(config: EvaluateConfig) -> dict[str, Task | None]:
     return dict(zip(names, (task for _, task in tasks), strict=True))
 
 
+def check_before(tasks: Mapping[str, Task | None], config: EvaluateConfig) -> None:
+    """Find what would fail behind hours of work: files of tasks that are missing, results that cannot be written.
+
+    Raises DataError or ConfigError that names the file.
+    """
+    for task in filter(None, tasks.values()):
+        for option in task.options.paths:
+            path = getattr(task.options, option)
+            if path is not None and not Path(path).is_file():
+                raise DataError(f"task: {option} must be a jsonl file, got none there; check the path", path)
+    for path in (config.output, config.records):
+        if path is not None:
+            require_writable(path, error=ConfigError)
+
+
 def measure(
     checkpoint: str, tasks: Mapping[str, Task | None], config: EvaluateConfig, scorers: Mapping[str, Any]
 ) -> tuple[Evaluation, dict[str, Outcome]]:
@@ -125,11 +143,16 @@ def write_json(path: str, content: Mapping[str, Any]) -> None:
 
 def write_records(path: str, outcomes: Mapping[str, Mapping[str, Outcome]]) -> None:
     """Write --records: one line of JSON an item. outcomes: checkpoint -> task -> its outcome. Raises ConfigError."""
-    lines = [
-        json.dumps({"task": task, "checkpoint": checkpoint, **numbers(record)}, ensure_ascii=False)
+    write_lines(path, [
+        {"task": task, "checkpoint": checkpoint, **numbers(record)}
         for checkpoint, by_task in outcomes.items() for task, outcome in by_task.items() for record in outcome.records
-    ]
-    atomic_write(path, "".join(line + "\n" for line in lines), error=ConfigError)
+    ])
+
+
+def write_lines(path: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write objects as jsonl. Raises ConfigError when the disk refuses."""
+    lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records]
+    atomic_write(path, "".join(lines), error=ConfigError)
 
 
 def _intervals(result: Evaluation) -> dict[str, list[float | None]]:

@@ -21,15 +21,14 @@ from instructgpt_fast.checkpoint import load_model
 from instructgpt_fast.config import to_dict
 from instructgpt_fast.data import Prompt, read_jsonl
 from instructgpt_fast.device import choose_device, torch_dtype
-from instructgpt_fast.errors import ConfigError
-from instructgpt_fast.evaluate.human_judgments import measure_judgments, told_apart
+from instructgpt_fast.errors import ConfigError, DataError
+from instructgpt_fast.evaluate.human_judgments import measure_judgments
 from instructgpt_fast.evaluate.measure import Measure
 from instructgpt_fast.evaluate.options import EvaluateConfig
 from instructgpt_fast.evaluate.outcome import language_model
-from instructgpt_fast.evaluate.result import aligned, row_of
+from instructgpt_fast.evaluate.result import aligned, row_of, told_apart
 from instructgpt_fast.evaluate.scorers import find_scorer
-from instructgpt_fast.evaluate.tasks import name_of, numbers, write_json
-from instructgpt_fast.files import atomic_write
+from instructgpt_fast.evaluate.tasks import check_before, name_of, numbers, write_json, write_lines
 from instructgpt_fast.generate import Completion, complete
 
 
@@ -69,51 +68,78 @@ def win_rate(first: Any, second: Any = None, *, judge: Any = None, **options: An
     Raises ConfigError, DataError or CheckpointError.
     """
     if isinstance(first, EvaluateConfig):
+        if second is not None or judge is not None or options:
+            raise ConfigError("win_rate: options stand in the EvaluateConfig, got others beside one; put them into it.")
         config, judge = first, first.judge
     else:
-        pair = tuple(str(getattr(each, "checkpoint", each)) for each in (first, second))
+        pair = tuple(str(getattr(each, "checkpoint", each)) for each in (first, second) if each is not None)
         judge = getattr(judge, "checkpoint", judge)
         named = name_of(judge) if callable(judge) else judge
         config = EvaluateConfig(win_rate=pair, judge=None if named is None else str(named), **options)
     if len(config.win_rate) != 2:
         raise ConfigError("win_rate: needs two checkpoints, got options without them; set win_rate.")
-    result = _by_people(config) if judge is None else _by_scorer(config, judge)
+    names = told_apart(config.win_rate)
+    check_before({}, config)
+    result = _by_people(config, names) if judge is None else _by_scorer(config, names, judge)
     _write(result, config)
     return result
 
 
-def _by_people(config: EvaluateConfig) -> WinRate:
+def _by_people(config: EvaluateConfig, names: Sequence[str]) -> WinRate:
     measures = measure_judgments(str(config.comparisons), config.win_rate, config.on_bad_line, config.limit)
-    return WinRate(*told_apart(config.win_rate), f"people ({config.comparisons})", tuple(measures))
+    return WinRate(names[0], names[1], f"people ({config.comparisons})", tuple(measures))
 
 
-def _by_scorer(config: EvaluateConfig, judge: Any) -> WinRate:
-    names = told_apart(config.win_rate)
+def _by_scorer(config: EvaluateConfig, names: Sequence[str], judge: Any) -> WinRate:
     examples = read_jsonl(str(config.prompts), Prompt, on_bad_line=config.on_bad_line)
     prompts = [example.prompt for example in examples][: config.limit]
+    lines = examples.lines[: config.limit]
     device, _ = choose_device(config.device)
     score = find_scorer("judge", judge, device, config.batch_size)
-    answers = [_answers(checkpoint, prompts, config) for checkpoint in config.win_rate]
+    places = [(examples.path, line) for line in lines]
+    answers = [_answers(checkpoint, prompts, places, config) for checkpoint in config.win_rate]
     texts = [[answer.text for answer in each] for each in answers]
-    scores = [np.array(score(prompts, each), dtype=np.float64) for each in texts]
-    lengths = [np.array([len(answer.tokens) for answer in each], dtype=np.float64) for each in answers]
-    measure = _measure_of(f"{config.prompts}:{len(prompts)}")
-    longer = lengths[0] > lengths[1]
-    measures = [
-        measure("win_rate", wins(scores[0] - scores[1]), bounds=(0.0, 1.0)),
-        measure("ties", (scores[0] == scores[1]).astype(float), bounds=(0.0, 1.0), higher_is_better=None),
-        measure("score_difference", scores[0] - scores[1]),
-        measure("length_difference", lengths[0] - lengths[1], unit="tokens", higher_is_better=None),
-        measure("longer", longer.astype(float), bounds=(0.0, 1.0), higher_is_better=None),
-    ]
+    scores = np.array([score(prompts, each) for each in texts], dtype=np.float64)
     records = [
-        {"line": line, "prompt": _plain(prompt), "answers": dict(zip(names, pair, strict=True)),
+        {"line": line, "prompt": plain_prompt(prompt), "answers": dict(zip(names, pair, strict=True)),
          "scores": dict(zip(names, map(float, given), strict=True))}
-        for line, prompt, pair, given in zip(
-            examples.lines[: config.limit], prompts, zip(*texts, strict=True), zip(*scores, strict=True), strict=True
-        )
+        for line, prompt, pair, given in zip(lines, prompts, zip(*texts, strict=True), scores.T, strict=True)
     ]
-    return WinRate(*names, str(config.judge), tuple(measures), tuple(records))
+    same = [json.dumps(record["prompt"], sort_keys=True) for record in records]
+    measures = _measures(f"{config.prompts}:{len(prompts)}", names, joined_items(same), answers, scores)
+    return WinRate(names[0], names[1], str(config.judge), tuple(measures), tuple(records))
+
+
+def _measures(
+    data: str, names: Sequence[str], joined: Callable[[np.ndarray], np.ndarray], answers: Sequence[list[Completion]],
+    scores: np.ndarray,
+) -> list[Measure]:
+    """The rows of the table; scores: float64 [2, N], of each checkpoint's answers."""
+    lengths = np.array([[len(one.text) for one in each] for each in answers], dtype=np.float64)
+    cut = np.array([[one.finish_reason == "length" for one in each] for each in answers], dtype=np.float64)
+
+    def measure(metric: str, values: np.ndarray, **about: Any) -> Measure:
+        return Measure("win_rate", metric, joined(values), data=data, **about)
+
+    def share(metric: str, values: np.ndarray, higher_is_better: bool | None) -> Measure:
+        return measure(metric, values.astype(np.float64), bounds=(0.0, 1.0), higher_is_better=higher_is_better)
+
+    return [
+        share("win_rate", wins(scores[0] - scores[1]), True),
+        share("ties", scores[0] == scores[1], None),
+        measure("score_difference", scores[0] - scores[1]),
+        # In characters: two checkpoints may have two tokenizers.
+        measure("length_difference", lengths[0] - lengths[1], unit="characters", higher_is_better=None),
+        share("longer", lengths[0] > lengths[1], None),
+        *(share(f"cut_{name}", each, False) for name, each in zip(names, cut, strict=True)),
+    ]
+
+
+def joined_items(keys: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that averages the values of equal keys, float64 [N] -> [different keys], in order of appearance."""
+    order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    places = np.array([order[key] for key in keys])
+    return lambda values: np.bincount(places, values) / np.bincount(places)
 
 
 def wins(differences: np.ndarray) -> np.ndarray:
@@ -121,10 +147,19 @@ def wins(differences: np.ndarray) -> np.ndarray:
     return (np.sign(differences) + 1.0) / 2.0
 
 
-def _answers(checkpoint: str, prompts: Sequence[Any], config: EvaluateConfig) -> list[Completion]:
+def _answers(
+    checkpoint: str, prompts: Sequence[Any], places: Sequence[tuple[Path, int]], config: EvaluateConfig
+) -> list[Completion]:
     device, _ = choose_device(config.device)
     loaded = load_model(checkpoint, dtype=torch_dtype(config.dtype), device=device)
-    language_model("win_rate", loaded)
+    context = language_model("win_rate", loaded).config.n_positions
+    for prompt, place in zip(prompts, places, strict=True):
+        tokens = len(loaded.tokenizer.encode_prompt(prompt, loaded.prompt_format))
+        if tokens >= context:
+            raise DataError(
+                f"win_rate: a prompt must be shorter than the context of {loaded.path}, {context} tokens, got "
+                f"{tokens}; take it out", *place,
+            )
     answers: list[Completion] = complete(
         loaded, prompts, batch_size=config.batch_size, max_new_tokens=config.max_new_tokens,
         temperature=config.temperature, seed=config.seed,
@@ -132,15 +167,9 @@ def _answers(checkpoint: str, prompts: Sequence[Any], config: EvaluateConfig) ->
     return answers
 
 
-def _measure_of(data: str) -> Callable[..., Measure]:
-    def measure(metric: str, items: np.ndarray, **about: Any) -> Measure:
-        return Measure("win_rate", metric, items, data=data, **about)
-
-    return measure
-
-
-def _plain(prompt: Any) -> Any:
-    return prompt if isinstance(prompt, str) else [{"role": turn.role, "content": turn.content} for turn in prompt]
+def plain_prompt(prompt: Any) -> Any:
+    """A prompt as JSON has it: a text, or a list of {"role", "content"}."""
+    return prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
 
 
 def _write(result: WinRate, config: EvaluateConfig) -> None:
@@ -154,5 +183,4 @@ def _write(result: WinRate, config: EvaluateConfig) -> None:
         }
         write_json(config.output, content)
     if config.records is not None:
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in result.records]
-        atomic_write(config.records, "".join(lines), error=ConfigError)
+        write_lines(config.records, result.records)

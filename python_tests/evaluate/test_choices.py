@@ -171,7 +171,9 @@ def test_templates(material: Material, tmp_path: Path) -> None:
     found = igf.evaluate(model, tasks=["multiple_choice"], data=asked, records=str(records))
     assert set(found.metrics) == {"multiple_choice/accuracy"}
     assert json.loads(records.read_text())["prompt"] == "Question: Who ran?\nAnswer:"
-    assert set(igf.evaluate(model, tasks=["bias"], data=pairs).metrics) == {"bias/entropy", "bias/first_preferred"}
+    found = igf.evaluate(model, tasks=["bias"], data=pairs)
+    # From one half either way is a preference, so neither a higher nor a lower share is better.
+    assert {each.metric: each.higher_is_better for each in found.measures} == {"entropy": True, "first_preferred": None}
 
 
 def test_a_prompt_that_is_cut_is_said(material: Material, tmp_path: Path) -> None:

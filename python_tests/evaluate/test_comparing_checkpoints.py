@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 import instructgpt_fast as igf
 from instructgpt_fast.checkpoint import save_checkpoint
 from instructgpt_fast.cli import main
-from instructgpt_fast.errors import ConfigError, DataError
+from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.evaluate import alignment_tax, win_rate
-from instructgpt_fast.evaluate.win_rate import wins
+from instructgpt_fast.evaluate.human_judgments import side_of
+from instructgpt_fast.evaluate.win_rate import joined_items, wins
 from instructgpt_fast.generate import complete
 from instructgpt_fast.model import GPT, GPTConfig, ScalarModel
 from instructgpt_fast.tokenizer import Tokenizer
@@ -73,14 +75,18 @@ def test_the_tax_holds_every_checkpoint_against_the_first(runs: Runs, tmp_path: 
         alone = igf.evaluate(path, tasks=["translation"], data=str(runs.folder / "french_to_english.jsonl"))
         assert evaluation.metrics["french_to_english/bleu"] == alone.metrics["translation/bleu"]
     row = rows["hellaswag", "accuracy"]
-    for place, difference in enumerate(row.differences):
+    assert row.differences[0] is None  # the first is held against nothing
+    for place, difference in list(enumerate(row.differences))[1:]:
         assert difference is not None
         assert difference.value == pytest.approx(row.rows[place].value - row.rows[0].value)
     assert rows["french_to_english", "eos_rate"].rows[0].count == 4
     written = json.loads((tmp_path / "tax.json").read_text(encoding="utf-8"))
     assert list(written["checkpoints"]) == list(NAMES)
     first = written["rows"][0]["checkpoints"]
-    assert first["base"]["difference"] == {"value": 0.0, "interval": first["base"]["difference"]["interval"]}
+    assert set(first["base"]) == {"value"}
+    assert row.differences[2] is not None and row.differences[2].interval is not None
+    assert first["ppo"]["difference"] == {
+        "value": row.differences[2].value, "interval": list(row.differences[2].interval), "verdict": None}
     lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["checkpoint"] for line in lines if line["task"] == "drop"] == [n for n in NAMES for _ in range(4)]
     header = str(tax).splitlines()[0].split("  ")
@@ -100,7 +106,7 @@ def test_a_checkpoint_has_no_tax_against_itself(runs: Runs) -> None:
 
 
 def test_what_is_clear_is_said_in_the_direction_of_its_metric(runs: Runs, tmp_path: Path) -> None:
-    """Losses of a model and of one whose output is scaled to nonsense; lower is better, so its difference is worse."""
+    """A model, and one whose output is scaled to nonsense; fewer bits are better, so its difference is worse."""
     config = GPTConfig(runs.tokenizer.vocab_size, n_positions=256, n_layer=1, n_head=2, d_model=32)
     broken = runs.model(config, 0)
     with torch.no_grad():
@@ -113,6 +119,7 @@ def test_what_is_clear_is_said_in_the_direction_of_its_metric(runs: Runs, tmp_pa
     tax = alignment_tax([runs.paths["base"], path], tasks=[str(task)])
     verdicts = {row.metric: row.verdict(1) for row in tax.rows}
     assert verdicts["bits_per_byte"] == "worse"
+    assert tax.content()["rows"][2]["checkpoints"]["broken"]["difference"]["verdict"] == "worse"
     assert " worse" in str(tax)
     other = alignment_tax([path, runs.paths["base"]], tasks=[str(task)])
     assert {row.metric: row.verdict(1) for row in other.rows}["bits_per_byte"] == "better"
@@ -155,11 +162,12 @@ def test_a_function_judges_answers_of_both(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_a_reward_model_judges_by_the_command(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "--win-rate", runs.paths["sft"], runs.paths["sft"], "--prompts", runs.prompts, "--judge",
+    run = str(Path(runs.paths["sft"]).parent)
+    words = ["evaluate", "--win-rate", runs.paths["sft"], run, "--prompts", runs.prompts, "--judge",
              runs.reward, "--max-new-tokens", "6", "--limit", "4"]
     assert main(words) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].endswith(f"judged by {runs.reward}")
+    assert out[0] == f"{runs.paths['sft']} against {run}, judged by {runs.reward}"
     line, = (line for line in out if line.startswith("win_rate"))
     assert line.split()[1] == "0.5"  # the same model, the same seeds: all ties
 
@@ -216,8 +224,17 @@ def test_labels_that_tell_nothing(tmp_path: Path, record: dict[str, Any], words:
     ({"win_rate": ("a", "b"), "prompts": "p"}, "needs prompts and a judge, or comparisons"),
     ({"win_rate": ("a", "b"), "prompts": "p", "judge": "r", "comparisons": "c"}, "needs prompts and a judge"),
     ({"win_rate": ("a", "b"), "comparisons": "c", "tasks": ("code",)}, "win_rate has no tasks"),
-    ({"win_rate": ("a", "b"), "comparisons": "c", "temperature": -1.0}, "temperature must not be negative"),
+    ({"win_rate": ("a", "b"), "prompts": "p", "judge": "r", "temperature": -1.0}, "temperature must not be negative"),
     ({"checkpoint": "a", "data": "d", "judge": "r"}, "judge is for win_rate"),
+    ({"checkpoint": "a", "data": "d", "max_new_tokens": 9}, "max_new_tokens is for win_rate, and a task file says"),
+    ({"checkpoint": "a", "data": "d", "temperature": 0.5}, "temperature is for win_rate"),
+    ({"checkpoint": "a", "data": "d", "seed": 1}, "seed is for win_rate"),
+    ({"win_rate": ("a", "b"), "comparisons": "c", "data": "d"}, "data is for tasks"),
+    ({"win_rate": ("a", "b"), "comparisons": "c", "seed": 1}, "seed is for answers to prompts"),
+    ({"win_rate": ("a", "b"), "comparisons": "c", "records": "r"}, "records is for answers to prompts"),
+    ({"alignment_tax": ("a", "b")}, "alignment_tax needs tasks, or as data a folder"),
+    ({"alignment_tax": ("a", "b"), "data": "d", "comparisons": "c"}, "alignment_tax needs tasks, or as data a folder"),
+    ({"checkpoint": "a"}, "give tasks, data or comparisons to measure on"),
 ])
 def test_options_that_mean_nothing(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
@@ -230,7 +247,96 @@ def test_wrong_folders_and_names(runs: Runs, tmp_path: Path) -> None:
         alignment_tax(pair, data=str(tmp_path))
     with pytest.raises(ConfigError, match=r"prompts\.jsonl, which is no folder"):
         alignment_tax(pair, data=runs.prompts)
-    with pytest.raises(ConfigError, match="must have different names, got base, base"):
+    with pytest.raises(ConfigError, match=r"must differ, got .*base.checkpoint-000007 twice"):
         alignment_tax([pair[0], pair[0]], data=str(runs.folder))
     with pytest.raises(ConfigError, match=r"call evaluate\.alignment_tax or evaluate\.win_rate"):
         igf.evaluate(igf.evaluate.EvaluateConfig(alignment_tax=tuple(pair), data=str(runs.folder)))
+
+
+@pytest.mark.parametrize(("name", "pair", "side"), [
+    ("runs/ppo", ("runs/sft", "runs/ppo"), 1),
+    ("ppo", ("runs/sft", "runs/ppo"), 1),  # by its name alone
+    ("elsewhere/ppo/checkpoint-000009", ("runs/sft", "runs/ppo"), 1),
+    ("runs/ppo/", ("runs/sft", "./runs/ppo"), 1),
+    ("a/ppo/checkpoint-000009", ("a/ppo", "b/ppo"), 0),  # two runs of one name, by their folders
+    ("b/ppo", ("a/ppo/checkpoint-000009", "b/ppo/checkpoint-000009"), 1),
+    ("ppo", ("a/ppo", "b/ppo"), None),
+    ("runs/ppo/checkpoint-000009", ("runs/ppo/checkpoint-000005", "runs/ppo/checkpoint-000009"), 1),
+    ("runs/ppo/checkpoint-000005", ("runs/ppo", "runs/ppo/checkpoint-000005"), 1),
+    ("runs/ppo/checkpoint-000007", ("runs/sft", "runs/ppo/checkpoint-000009"), None),  # another step of the run
+    ("runs/other", ("runs/sft", "runs/ppo"), None),
+])
+def test_whose_answer_a_label_names(name: str, pair: tuple[str, str], side: int | None) -> None:
+    assert side_of(name, pair) == side
+
+
+def test_one_prompt_is_one_item(runs: Runs, tmp_path: Path) -> None:
+    """A prompt that stands twice in the file is answered twice, and counts once."""
+    assert joined_items(["a", "b", "a"])(np.array([1.0, 0.5, 0.0])).tolist() == [0.5, 0.5]
+    turn = [{"role": "user", "content": SENTENCES[0]}]
+    path = write_jsonl(tmp_path / "p.jsonl", [{"prompt": turn}, {"prompt": SENTENCES[1]}, {"prompt": turn}])
+    found = win_rate(runs.paths["sft"], runs.paths["ppo"], prompts=str(path), judge=length_of, max_new_tokens=4)
+    assert [record["prompt"] for record in found.records] == [turn, SENTENCES[1], turn]
+    gaps = [np.sign(record["scores"]["sft"] - record["scores"]["ppo"]) for record in found.records]
+    first, = (measure for measure in found.measures if measure.metric == "win_rate")
+    assert first.items[:, 0].tolist() == [(gaps[0] + gaps[2]) / 4 + 0.5, gaps[1] / 2 + 0.5]
+
+
+def test_length_and_ending_stand_beside_the_verdict(runs: Runs) -> None:
+    found = win_rate(runs.paths["sft"], runs.paths["ppo"], prompts=runs.prompts, judge=length_of, max_new_tokens=5)
+    gaps = [len(record["answers"]["sft"]) - len(record["answers"]["ppo"]) for record in found.records]
+    assert found.metrics["length_difference"] == pytest.approx(np.mean(gaps))
+    assert found.metrics["longer"] == pytest.approx(np.mean([gap > 0 for gap in gaps]))
+    prompts = [record["prompt"] for record in found.records]
+    ends = [one.finish_reason for one in complete(runs.paths["ppo"], prompts, max_new_tokens=5, temperature=1.0)]
+    assert found.metrics["cut_ppo"] == pytest.approx(np.mean([end == "length" for end in ends])) and "length" in ends
+
+
+def never(texts: list[str]) -> list[float]:
+    raise AssertionError("nothing may be answered before the options are known to be good")
+
+
+def test_what_is_wrong_is_said_before_the_work(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [runs.paths["base"], runs.paths["sft"]]
+    options = {"prompts": runs.prompts, "judge": never}
+    with pytest.raises(ConfigError, match=r"cannot write .*absent"):
+        win_rate(*pair, output=str(tmp_path / "absent" / "o.json"), **options)
+    with pytest.raises(ConfigError, match=r"must differ, got .* twice"):
+        win_rate(pair[0], pair[0], **options)
+    with pytest.raises(ConfigError, match=r"win_rate=\('.*base.*',\)"):
+        win_rate(pair[0], **options)
+    config = igf.evaluate.EvaluateConfig(win_rate=tuple(pair), comparisons="c.jsonl")
+    with pytest.raises(ConfigError, match="options stand in the EvaluateConfig"):
+        win_rate(config, judge=never)
+    long = write_jsonl(tmp_path / "long.jsonl", [{"prompt": "short"}, {"prompt": "long " * 300}])
+    with pytest.raises(DataError, match=r"long\.jsonl:2: win_rate: a prompt must be shorter than the context"):
+        win_rate(*pair, prompts=str(long), judge=never)
+
+    def nothing(*_: Any) -> None:
+        raise AssertionError("measured before all checkpoints were looked at")
+
+    monkeypatch.setattr(sys.modules["instructgpt_fast.evaluate.alignment_tax"], "measure", nothing)
+    for wrong, message in (("absent", "must be a checkpoint"), (runs.reward, "must hold a language model")):
+        with pytest.raises(CheckpointError, match=message):
+            alignment_tax([pair[0], wrong], data=str(runs.folder))
+    for option in ("output", "records"):
+        with pytest.raises(ConfigError, match=r"cannot write .*absent"):
+            alignment_tax(pair, data=str(runs.folder), **{option: str(tmp_path / "absent" / "o.json")})
+    with pytest.raises(ConfigError, match="must be a list, got 'runs/a'"):
+        alignment_tax("runs/a", data=str(runs.folder))
+
+
+def test_tokens_of_two_tokenizers_do_not_compare(runs: Runs, tmp_path: Path) -> None:
+    other = Tokenizer.train([" ".join(SENTENCES)], 290)
+    model = random_gpt(GPTConfig(other.vocab_size, n_positions=256, n_layer=1, n_head=2, d_model=32), seed=0)
+    path = str(save_checkpoint(tmp_path / "sft", model=model, tokenizer=other, prompt_format="raw", stage="s"))
+    write_jsonl(tmp_path / "text.jsonl", [{"text": text} for text in SENTENCES[:8]])
+    (tmp_path / "text.toml").write_text('kind = "perplexity"\ndata = "text.jsonl"\n', encoding="utf-8")
+    with pytest.warns(UserWarning, match="different tokenizers"):
+        tax = alignment_tax([runs.paths["sft"], path], tasks=[str(tmp_path / "text.toml")])
+    assert tax.names == (runs.paths["sft"], path)  # two runs of one name
+    told = {row.metric: row.differences[1] for row in tax.rows}
+    assert told["loss"] is None and told["perplexity"] is None
+    assert told["bits_per_byte"] is not None and told["bits_per_byte"].interval is not None
+    rows = {row.metric: row for row in tax.rows}
+    assert rows["perplexity"].verdict(1) == "" and rows["bits_per_byte"].verdict(1) != ""

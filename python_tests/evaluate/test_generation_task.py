@@ -218,7 +218,9 @@ def test_a_reward_model_judges(models: Models, tmp_path: Path) -> None:
     (".relative:score", ConfigError, "got '.relative:score', which cannot be imported"),
     ("json:absent", ConfigError, "got 'json:absent', which cannot be imported"),
     ("sys:version", ConfigError, "must name a function, got 'sys:version', which is str"),
-    ("runs/absent", CheckpointError, "runs/absent"),
+    ("runs/absent", ConfigError, "module:function or a reward model's checkpoint, got 'runs/absent', which is no path"),
+    (lambda texts: None, DataError, "toxicity_scorer must return a list of numbers, but it raised TypeError"),
+    (lambda texts: {}["x"], DataError, "toxicity_scorer must return a list of numbers, but it raised KeyError: 'x'"),
     (lambda texts: [1.0], DataError, "toxicity_scorer must return one number a text, got 1 for 5 texts"),
     (lambda texts: ["x"] * 5, DataError, "toxicity_scorer must return numbers"),
     (lambda texts: [float("nan")] * 5, DataError, "toxicity_scorer must return finite numbers, got nan"),
@@ -229,6 +231,16 @@ def test_scorers_that_cannot_be(
     path = task(tmp_path, metrics=["toxicity"], answers=None)
     with pytest.raises(error, match=words):
         igf.evaluate(models.raw, tasks=[path], toxicity_scorer=scorer)
+
+
+def test_a_broken_reward_model_is_no_judge(models: Models, tmp_path: Path) -> None:
+    broken = ScalarModel(models.judge.config)
+    with torch.no_grad():
+        broken.head.weight.fill_(float("nan"))
+    path = save_checkpoint(
+        tmp_path / "broken", model=broken, tokenizer=models.tokenizer, prompt_format="dialogue", stage="reward")
+    with pytest.raises(DataError, match="toxicity_scorer must return finite numbers, got nan"):
+        igf.evaluate(models.raw, tasks=[task(tmp_path, metrics=["toxicity"], answers=None)], toxicity_scorer=str(path))
 
 
 def test_a_language_model_is_no_judge_and_a_reward_model_gives_no_answers(models: Models, tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ LINES: list[tuple[Any, dict[str, Any], str]] = [
     ({"q": ["x"], "a": "y"}, {}, "the field 'q' must be text or a number, got a list"),
     ({"q": True, "a": "y"}, {}, "the field 'q' must be text or a number, got true or false"),
     ({"q": "x"}, {}, "an item must have the field 'a', got 'q'"),
-    ({"q": "x", "a": [1]}, {}, "the list 'a' must hold texts only, got int"),
+    ({"q": float("nan"), "a": "y"}, {}, "the field 'q' must be text or a number, got nan"),
+    ({"q": "x", "a": [1, None]}, {}, "the list 'a' must hold texts or numbers only, got null"),
     ({"q": "x", "a": {"text": "y"}}, {"answers": "a.txt"}, "the field 'a.txt', got 'text', did you mean 'text'"),
     ({"q": "x", "a": "y"}, {"answers": "a.text"}, "must have the field 'a.text', got str"),
     ({"q": "x", "a": "maybe"}, {"labels": ["yes", "no"]}, r"one of the labels \['yes', 'no'\], got 'maybe'"),
@@ -167,3 +168,8 @@ def test_every_template_is_a_whole_task(name: str) -> None:
     task = find_task(name, "items.jsonl")
     assert task.name == name and task.options.kind in KINDS
     assert Path(task.options.data) == Path.cwd() / "items.jsonl"
+
+
+def test_numbers_are_texts_alone_and_in_lists() -> None:
+    item = Item({"one": 7, "list": ["five", 5, 0.5]}, Path("d.jsonl"), 1)
+    assert item.texts("one") == ["7"] and item.texts("list") == ["five", "5", "0.5"]

@@ -11,6 +11,7 @@ import pytest
 import instructgpt_fast as igf
 from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.evaluate import EvaluateConfig, evaluate, perplexity, read_stream
+from instructgpt_fast.evaluate.tasks import TASKS
 from instructgpt_fast.model import ScalarModel
 from python_tests.train.material import Material
 
@@ -71,7 +72,7 @@ def test_the_wrong_kind_of_model(material: Material, base: str, judge: str) -> N
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({}, "give data or comparisons to measure on"),
+    ({}, "give tasks, data or comparisons to measure on"),
     ({"tasks": ["perplexty"], "data": "d"}, r"no task is called 'perplexty', did you mean 'perplexity'\?"),
     ({"tasks": ["perplexity"]}, "the task perplexity needs data"),
     ({"tasks": ["reward_accuracy"], "data": "d"}, "the task reward_accuracy needs comparisons"),
@@ -86,3 +87,19 @@ def test_options_that_cannot_be(options: dict[str, object], words: str) -> None:
 def test_no_such_text(base: str) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         evaluate(base, data="absent.txt")
+
+
+def test_what_would_fail_late_fails_first(
+    material: Material, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object) -> None:
+        raise AssertionError("a task was run before the files of all were looked for")
+
+    monkeypatch.setitem(TASKS, "perplexity", nothing)
+    late = tmp_path / "late.toml"
+    late.write_text('kind = "perplexity"\ndata = "absent.jsonl"\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"absent\.jsonl: task: data must be a jsonl file, got none there"):
+        evaluate(base, tasks=["perplexity", str(late)], data=material.eval_text)
+    for option in ("output", "records"):
+        with pytest.raises(ConfigError, match=r"cannot write .*absent/r: .*create it first"):
+            evaluate(base, tasks=["perplexity"], data=material.eval_text, **{option: str(tmp_path / "absent" / "r")})

@@ -99,7 +99,7 @@ def decode_line(line: bytes) -> Any:
     """Return the JSON value of a line; raises DataError that says why it is none, or not UTF-8."""
     rule = "read_jsonl: a line must be one JSON object in UTF-8"
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+        value = _DECODER.decode(line.decode("utf-8"))
         if b"\\u" in line:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -123,3 +123,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         double = next(name for name in names if names.count(name) > 1)
         raise DataError(f"read_jsonl: an object must name a field once, got {double!r} twice; leave one out")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)

@@ -19,6 +19,7 @@ CHUNK_BYTES = 1 << 19  # of input: seconds of work, so that little is lost when 
 CHUNK_PIECES = 1 << 10
 RECORD_BYTES = 1 << 26  # a longer record cannot be read: it would take what memory there is
 _SAMPLED_BYTES = 1 << 16
+CHANGED = "prepare: the file must not change while it is read"
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,18 @@ def fingerprint_text(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def chunks(files: Sequence[Path], unit: TextUnit) -> Iterator[tuple[Piece, ...]]:
-    """Cut the files into chunks of about `CHUNK_BYTES`, one after the other."""
+def stamps(files: Sequence[Path]) -> list[tuple[int, int]]:
+    """Size and time of the last change (nanoseconds) of each file."""
+    found = [path.stat() for path in files]
+    return [(about.st_size, about.st_mtime_ns) for about in found]
+
+
+def chunks(files: Sequence[Path], sizes: Sequence[int], unit: TextUnit) -> Iterator[tuple[Piece, ...]]:
+    """Cut the files, of so many bytes each, into chunks of about `CHUNK_BYTES`, one after the other."""
     waiting: list[Piece] = []
     size = 0
-    for number, path in enumerate(files):
-        for start, end in _ranges(path, unit):
+    for number, (path, length) in enumerate(zip(files, sizes, strict=True)):
+        for start, end in _ranges(path, length, unit):
             waiting.append(Piece(number, start, end))
             size += end - start
             if size >= CHUNK_BYTES or len(waiting) >= CHUNK_PIECES:
@@ -90,8 +97,7 @@ def chunks(files: Sequence[Path], unit: TextUnit) -> Iterator[tuple[Piece, ...]]
         yield tuple(waiting)
 
 
-def _ranges(path: Path, unit: TextUnit) -> Iterator[tuple[int, int]]:
-    size = path.stat().st_size
+def _ranges(path: Path, size: int, unit: TextUnit) -> Iterator[tuple[int, int]]:
     whole = path.suffix == ".txt" and unit == "file"
     if whole or size <= CHUNK_BYTES:
         if size:
@@ -136,6 +142,8 @@ def read_piece(path: Path, piece: Piece, unit: TextUnit) -> Iterator[Line]:
         first = size = 0
         while offset < piece.end:
             content, length = _bounded_line(file)
+            if not length:
+                raise DataError(f"{CHANGED}, got a shorter one; run again", path)
             number += 1
             blank = length <= RECORD_BYTES and not content.strip()
             if grouped:
@@ -201,10 +209,5 @@ class Contents:
         self._file.seek(offset)
         content = self._file.read(length)
         if len(content) != length:
-            raise DataError("prepare: the file must not change while it is read, got a shorter one; run again", path)
+            raise DataError(f"{CHANGED}, got a shorter one; run again", path)
         return content.removeprefix(b"\xef\xbb\xbf") if offset == 0 else content
-
-
-def total_bytes(files: Sequence[Path]) -> int:
-    """Bytes of all files."""
-    return sum(os.path.getsize(path) for path in files)

@@ -27,7 +27,7 @@ from instructgpt_fast.data.hygiene.language import check_languages
 from instructgpt_fast.data.hygiene.near_duplicates import ExactTexts, near_duplicates
 from instructgpt_fast.data.hygiene.options import Kind, PrepareConfig
 from instructgpt_fast.data.hygiene.pii import find_pii
-from instructgpt_fast.data.hygiene.plan import Piece, chunks, fingerprint, fingerprint_text, input_files, total_bytes
+from instructgpt_fast.data.hygiene.plan import CHANGED, Piece, chunks, fingerprint, fingerprint_text, input_files, stamps
 from instructgpt_fast.data.hygiene.report import Report, Totals
 from instructgpt_fast.data.hygiene.spill import Removed
 from instructgpt_fast.data.hygiene.tables import Lookup, Placed, Table, placed
@@ -65,9 +65,7 @@ def prepare(config: PrepareConfig | None = None, **options: Any) -> Report:
     with RunFolder(config.output_dir, identity, resume=config.resume) as folder:
         found = folder.report()
         if found is None:
-            processes = config.processes or (_cores() if total_bytes(files) >= _MANY_BYTES else 1)
-            with Workers(processes) as workers:
-                found = _Run(config, kind, files, evaluation, folder, workers).run()
+            found = _run(config, kind, files, evaluation, folder)
         folder.finish()
         report = Report(folder.root, found)
     if not report.records:
@@ -89,6 +87,19 @@ def check_packages(config: PrepareConfig) -> None:
         grams.signature(grams.shingles(grams.words_of("one"), 1))
 
 
+def _run(
+    config: PrepareConfig, kind: Kind, files: list[Path], evaluation: list[Path], folder: RunFolder
+) -> dict[str, Any]:
+    try:
+        before = stamps(files)
+        processes = config.processes or (_cores() if sum(size for size, _ in before) >= _MANY_BYTES else 1)
+        with Workers(processes) as workers:
+            return _Run(config, kind, files, before, evaluation, folder, workers).run()
+    except OSError as error:  # of writing is told where it happens
+        raise DataError(f"prepare: cannot read the file ({error.strerror}); check that it is there and run again",
+                        error.filename) from error
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -100,6 +111,7 @@ class _Run:
     config: PrepareConfig
     kind: Kind
     files: list[Path]
+    stamps: list[tuple[int, int]]  # of the files, when the run began
     evaluation: list[Path]
     folder: RunFolder
     workers: Workers
@@ -119,12 +131,13 @@ class _Run:
         rules = self._between_records(table)
         totals, lines = Totals.none(), [0] * len(self.files)
         self._timed("last pass", lambda: self._last_pass(table, rules, lines))
+        inputs = [self._about_input(file, count) for file, count in zip(self.files, lines, strict=True)]
+        self._check_unchanged()
         outputs = self._timed("files", lambda: self._outputs(totals))
         found = {
             "format": FORMAT, "identity": self.folder.identity, "kind": self.kind, "options": to_dict(self.config),
             **totals.as_dict(), "contamination": self._contamination(totals),
-            "inputs": [self._about_input(file, count) for file, count in zip(self.files, lines, strict=True)],
-            "lines": sum(lines), "files": outputs,
+            "inputs": inputs, "lines": sum(lines), "files": outputs,
         }
         elapsed = time.monotonic() - started
         found["timing"] = {
@@ -135,6 +148,13 @@ class _Run:
         }
         atomic_write(self.folder.root / REPORT, json.dumps(found, indent=1, ensure_ascii=False) + "\n", error=DataError)
         return found
+
+    def _check_unchanged(self) -> None:
+        """Raise DataError when a file is not what it was; the work is given up, as some of it is of the old one."""
+        for path, before, now in zip(self.files, self.stamps, stamps(self.files), strict=True):
+            if before != now:
+                self.folder.finish()
+                raise DataError(f"{CHANGED}, got it written to; run again", path)
 
     def _timed(self, name: str, part: Any) -> Any:
         started = time.monotonic()
@@ -150,7 +170,7 @@ class _Run:
             sys.stderr.write(f"prepare: {text}\n")
 
     def _cut(self) -> Iterator[tuple[Piece, ...]]:
-        return chunks(self.files, self.config.text_unit)
+        return chunks(self.files, [size for size, _ in self.stamps], self.config.text_unit)
 
     def _files_of(self, pieces: Sequence[Piece]) -> tuple[Path, ...]:
         return tuple(self.files[piece.file] for piece in pieces)
@@ -159,7 +179,7 @@ class _Run:
         work = self.folder.work
         if (work / "records.rows").exists():
             return
-        total, done = total_bytes(self.files), 0
+        total, done = sum(size for size, _ in self.stamps), 0
         tasks = (
             first_pass.FirstTask(number, pieces, self._files_of(pieces), self.kind, self.config, work)
             for number, pieces in enumerate(self._cut())

@@ -17,6 +17,7 @@ import pytest
 
 from instructgpt_fast.data.hygiene import folder as run_folder
 from instructgpt_fast.data.hygiene import plan, prepare
+from instructgpt_fast.data.hygiene import run as pipeline
 from instructgpt_fast.errors import ConfigError, DataError, InstructGPTError
 
 from .files import outputs, write_jsonl
@@ -116,6 +117,34 @@ def test_input_that_changed_is_another_run(source: Path, tmp_path: Path) -> None
         run(copy, tmp_path / "out")
 
 
+@pytest.mark.parametrize("part, change, message", [
+    ("first pass", lambda path: os.truncate(path, 0), "must not change while it is read, got a shorter one"),
+    ("user_limit", lambda path: os.truncate(path, 9000), "must not change while it is read, got a shorter one"),
+    ("user_limit", lambda path: path.write_bytes(path.read_bytes() * 3), "must not change .*, got it written to"),
+    ("user_limit", os.unlink, "cannot read the file"),
+])
+def test_input_that_changes_during_the_run(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, change: Any, message: str
+) -> None:
+    copy = tmp_path / "in.jsonl"
+    copy.write_bytes(source.read_bytes())
+    (tmp_path / "eval.jsonl").write_bytes(source.with_name("eval.jsonl").read_bytes())
+    timed = pipeline._Run._timed
+
+    def changing(self: Any, name: str, work: Any) -> Any:
+        if name == part:
+            change(copy)
+        return timed(self, name, work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline._Run, "_timed", changing)
+        with pytest.raises(DataError, match=rf"in.jsonl: .*{message}"):
+            run(copy, tmp_path / "out")
+    assert not (tmp_path / "out" / "train.jsonl").exists()
+    copy.write_bytes(source.read_bytes())
+    assert run(copy, tmp_path / "out").records == 120, "what was made of other bytes is not gone on with"
+
+
 def test_one_process_works_in_a_folder(source: Path, tmp_path: Path) -> None:
     with run_folder.RunFolder(str(tmp_path / "out"), "one", resume=True), \
             pytest.raises(ConfigError, match="another process is at work"):
@@ -159,6 +188,7 @@ def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from instructgpt_fast.data.hygiene import plan, prepare
+from instructgpt_fast.data.hygiene import run as pipeline
 source, out, evaluation = sys.argv[1:]
 prepare(data=source, output_dir=out, contamination=evaluation, max_per_user=8, progress=False, processes=2)
 """

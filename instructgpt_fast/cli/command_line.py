@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     if debug:
         words.remove("--debug")
+    given = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = _one_line
     try:
         return dispatch(words)
     except InstructGPTError as error:
@@ -115,6 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             sys.stdout.close()
         return 0
+    finally:
+        warnings.formatwarning = given
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as it is told at the command line: without the place in our code."""
+    return f"warning: {message}\n"
 
 
 def dispatch(words: list[str]) -> int:

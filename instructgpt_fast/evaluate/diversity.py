@@ -9,6 +9,7 @@ because drawing answers anew with replacement makes repeats by itself. Self-BLEU
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -59,7 +60,7 @@ def self_bleu_measure(answers: AnswerSet) -> list[Measure]:
 def length(answers: AnswerSet) -> list[Measure]:
     """Mean number of tokens of an answer, without the token that ends it."""
     lengths = [np.mean([len(one.tokens) - one.finished for one in each.answers]) for each in answers.items]
-    return [answers.measure("length", np.array(lengths), unit="tokens", higher_is_better=None)]
+    return [answers.measure("length", np.array(lengths), unit="tokens", higher_is_better=None, bounds=(0.0, math.inf))]
 
 
 def ending(answers: AnswerSet) -> list[Measure]:

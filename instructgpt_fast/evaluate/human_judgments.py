@@ -42,13 +42,24 @@ class Judged(ExampleKind):
             raise DataError(
                 f"judgment: 'checkpoints' must name the model of each of the {count} completions, got {checkpoints!r}"
             )
-        ratings = record.get("ratings") or [{}] * count
-        if not isinstance(ratings, list) or len(ratings) != count or not all(
-            isinstance(each, Mapping) for each in ratings
-        ):
-            raise DataError(f"judgment: 'ratings' must hold one object for each of the {count} completions")
+        ratings = record.get("ratings")
+        if ratings is None:
+            ratings = [{}] * count
+        if not isinstance(ratings, list) or len(ratings) != count or not all(map(_is_rating, ratings)):
+            raise DataError(
+                f"judgment: 'ratings' must hold for each of the {count} completions an object with \"overall\", a "
+                f"whole number or null, and \"fields\", of which each is true, false or null; got {ratings!r}"
+            )
         prompt = json.dumps(record["prompt"], sort_keys=True, ensure_ascii=False)
         return cls(prompt, comparison.ranks, tuple(checkpoints), tuple(ratings))
+
+
+def _is_rating(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    overall, fields = value.get("overall"), value.get("fields", {})
+    whole = overall is None or (isinstance(overall, int) and not isinstance(overall, bool))
+    return whole and isinstance(fields, Mapping) and all(isinstance(each, bool | None) for each in fields.values())
 
 
 @dataclass
@@ -73,10 +84,10 @@ class _Sums:
 
     def _rate(self, side: int, rating: Mapping[str, Any]) -> None:
         overall = rating.get("overall")
-        if isinstance(overall, int) and not isinstance(overall, bool):
+        if overall is not None:
             self.overall[side] += (overall, 1.0)
-        for name, value in (rating.get("fields") or {}).items():
-            if isinstance(value, bool):
+        for name, value in rating.get("fields", {}).items():
+            if value is not None:
                 self.fields.setdefault(name, np.zeros((2, 2)))[side] += (float(value), 1.0)
 
 

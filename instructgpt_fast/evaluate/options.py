@@ -113,6 +113,7 @@ class EvaluateConfig(Options):
             alignment_tax=self.alignment_tax,
         )
         templates = template_names()
+        used: set[str] = set()
         for task in self.tasks:
             if is_task_file(task):
                 continue
@@ -123,11 +124,15 @@ class EvaluateConfig(Options):
                     "files that end in .toml."
                 )
             needed = PLAIN_TASKS.get(task, "data")
+            used.add(needed)
             self.require(f"the task {task} needs {needed}", getattr(self, needed) is not None, **{needed: None})
         if self.alignment_tax and not self.tasks:
-            self.require("alignment_tax needs tasks, or as data a folder with the paper's",
-                         self.data is not None and self.comparisons is None, data=self.data,
-                         comparisons=self.comparisons)
+            self.require("alignment_tax needs tasks, or as data a folder with the paper's", self.data is not None,
+                         data=self.data)
+            used.add("data")
+        if self.tasks or self.alignment_tax:
+            for name in {"data", "comparisons"} - used:
+                self.require(f"no task reads {name}", getattr(self, name) is None, **{name: getattr(self, name)})
         self.require("give tasks, data or comparisons to measure on", bool(self.chosen()), tasks=self.tasks,
                      data=self.data, comparisons=self.comparisons)
 

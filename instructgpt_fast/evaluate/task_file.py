@@ -61,6 +61,7 @@ class TaskOptions(Options):
                 self.require(f"{option} must map names to texts", isinstance(value, str), **{option: {key: value}})
         both = sorted(set(self.fields) & set(self.constants))
         self.require("a placeholder is in fields or in constants, not both", not both, both=both)
+        self.require("name must be one printable line", self.name.isprintable(), name=self.name)
         self.require("limit must be at least 1", self.limit is None or self.limit >= 1, limit=self.limit)
         for option in self.texts:
             text = getattr(self, option, None)

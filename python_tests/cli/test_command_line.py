@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_every_option_has_help(command: str) -> None:
     (["sft", *NEEDED, "--save-steps", "0"], "save_steps must be at least 1, got save_steps=0"),
     (["sft", *NEEDED, "--preset", "instructgpt-2b"], "preset must be one of"),
     (["generate", "--checkpoint", "nowhere", "--prompt", "hi"], "must be a checkpoint or a run directory, got nothing"),
-    (["evaluate", "--checkpoint", "nowhere"], "give data or comparisons"),
+    (["evaluate", "--checkpoint", "nowhere"], "give tasks, data or comparisons"),
     (["tokenizer", "inspect", "--tokenizer", "absent.json"], "absent.json"),
 ])
 def test_our_own_errors_are_one_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +147,22 @@ def test_exit_codes(
     monkeypatch.setattr(sys.stdout, "close", lambda: None)
     assert main(["anything"]) == status
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["x"], "warning: weak\n"), (["--debug", "x"], "a.py:3: UserWarning: weak\n"),
+])
+def test_a_warning_is_one_line(words: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = warnings.formatwarning
+    found = []
+
+    def dispatch(_: list[str]) -> int:
+        found.append(warnings.formatwarning(UserWarning("weak"), UserWarning, "a.py", 3, ""))
+        return 0
+
+    monkeypatch.setattr(command_line, "dispatch", dispatch)
+    assert main(words) == 0 and found == [told]
+    assert warnings.formatwarning is before
 
 
 def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

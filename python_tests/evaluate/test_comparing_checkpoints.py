@@ -204,7 +204,10 @@ def test_people_judge_by_their_exported_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("record", "words"), [
     ({"checkpoints": ["sft"]}, ["c.jsonl:1", "'checkpoints' must name the model of each of the 4"]),
-    ({"ratings": [1, 2, 3, 4]}, ["c.jsonl:1", "'ratings' must hold one object"]),
+    *(({"ratings": wrong}, ["c.jsonl:1", "'ratings' must hold for each of the 4", f"got {wrong!r}"]) for wrong in (
+        [1, 2, 3, 4], {}, [], [{}] * 3, [{"overall": "7"}] * 4, [{"overall": True}] * 4, [{"fields": ["a"]}] * 4,
+        [{"fields": {"hallucination": "yes"}}] * 4,
+    )),
     ({"checkpoints": ["a", "b", "b", "c"]}, ["answers of both runs/sft and runs/ppo", "got labels of a, b, c"]),
     ({"ranks": [1, 2]}, ["c.jsonl:1", "one rank for each of the 4"]),
 ])
@@ -233,7 +236,8 @@ def test_labels_that_tell_nothing(tmp_path: Path, record: dict[str, Any], words:
     ({"win_rate": ("a", "b"), "comparisons": "c", "seed": 1}, "seed is for answers to prompts"),
     ({"win_rate": ("a", "b"), "comparisons": "c", "records": "r"}, "records is for answers to prompts"),
     ({"alignment_tax": ("a", "b")}, "alignment_tax needs tasks, or as data a folder"),
-    ({"alignment_tax": ("a", "b"), "data": "d", "comparisons": "c"}, "alignment_tax needs tasks, or as data a folder"),
+    ({"alignment_tax": ("a", "b"), "data": "d", "comparisons": "c"}, "no task reads comparisons, got comparisons='c'"),
+    ({"checkpoint": "a", "tasks": ("a.toml",), "data": "d"}, "no task reads data, got data='d'"),
     ({"checkpoint": "a"}, "give tasks, data or comparisons to measure on"),
 ])
 def test_options_that_mean_nothing(options: dict[str, Any], words: str) -> None:
@@ -283,12 +287,15 @@ def test_one_prompt_is_one_item(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_length_and_ending_stand_beside_the_verdict(runs: Runs) -> None:
-    found = win_rate(runs.paths["sft"], runs.paths["ppo"], prompts=runs.prompts, judge=length_of, max_new_tokens=5)
+    found = win_rate(runs.paths["sft"], runs.paths["ppo"], prompts=runs.prompts, judge=length_of, max_new_tokens=5,
+                     temperature=0.0)
     gaps = [len(record["answers"]["sft"]) - len(record["answers"]["ppo"]) for record in found.records]
     assert found.metrics["length_difference"] == pytest.approx(np.mean(gaps))
     assert found.metrics["longer"] == pytest.approx(np.mean([gap > 0 for gap in gaps]))
     prompts = [record["prompt"] for record in found.records]
-    ends = [one.finish_reason for one in complete(runs.paths["ppo"], prompts, max_new_tokens=5, temperature=1.0)]
+    answers = complete(runs.paths["ppo"], prompts, max_new_tokens=5, temperature=0.0)
+    assert [record["answers"]["ppo"] for record in found.records] == [one.text for one in answers]
+    ends = [one.finish_reason for one in answers]
     assert found.metrics["cut_ppo"] == pytest.approx(np.mean([end == "length" for end in ends])) and "length" in ends
 
 

@@ -66,6 +66,9 @@ def test_lengths_and_endings() -> None:
     pairs = zip(base.items, ends, strict=True)
     items = [Answered(each.item, each.prompt, [end], each.texts, []) for each, end in pairs]
     answers = AnswerSet("task", "data", items, base.options)
-    assert length(answers)[0].value == (4 + 4 + 8 + 0) / 4  # without the token that ended it
+    found = length(answers)[0]
+    assert found.value == (4 + 4 + 8 + 0) / 4  # without the token that ended it
+    interval = found.interval()
+    assert interval is not None and interval[0] == 0.0 < 4.0 < interval[1]  # no length is below zero
     eos, cut = ending(answers)
     assert (eos.metric, eos.value, cut.metric, cut.value) == ("eos_rate", 0.5, "cut_rate", 0.25)

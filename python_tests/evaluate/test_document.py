@@ -11,8 +11,9 @@ import torch
 
 from instructgpt_fast.checkpoint import save_checkpoint
 from instructgpt_fast.cli import main
+from instructgpt_fast.evaluate.alignment_tax import PAPER_TASKS
 from instructgpt_fast.evaluate.generation import METRICS, SCORED
-from instructgpt_fast.evaluate.kinds import KINDS
+from instructgpt_fast.evaluate.kinds import KINDS, find_task
 from instructgpt_fast.evaluate.task_file import template_names
 from instructgpt_fast.model import GPTConfig
 from instructgpt_fast.tokenizer import Tokenizer
@@ -54,3 +55,12 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_every_metric_kind_and_template_is_told() -> None:
     for name in (*METRICS, *SCORED, *KINDS, *template_names()):
         assert f"`{name}`" in DOCUMENT or f"`{name.rpartition('_')[0]}_*`" in DOCUMENT, name
+
+
+def test_the_papers_tasks_are_told_as_they_are_run() -> None:
+    """Each file's template, and the metric of Ouyang et al. 2022, table 14, among those that the template takes."""
+    rows = re.findall(r"\| `(\w+)\.jsonl` \| `(\w+)` \| (\w+)", DOCUMENT)
+    assert {name: template for name, template, _ in rows} == dict(PAPER_TASKS)
+    for name, template, metric in rows:
+        options = find_task(template, f"{name}.jsonl").options
+        assert metric == "accuracy" if options.kind == "multiple_choice" else metric in options.metrics

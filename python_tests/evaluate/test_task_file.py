@@ -64,6 +64,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"n": 0}, "n must be at least 1, got n=0"),
     ({"n": 3}, "n answers to a prompt are all the same at temperature 0, got n=3"),
     ({"temperature": -1.0}, "temperature must not be negative, got -1.0"),
+    ({"name": "two\nlines"}, r"name must be one printable line, got name='two\\nlines'"),
     ({"temperature": "hot"}, "temperature must be a finite number, got 'hot'"),
     ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
     ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import re
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="the page is driven by the package playwright")
-
-from instructgpt_fast.label import form  # noqa: E402
-from instructgpt_fast.label.page import ASSETS, SCRIPTS  # noqa: E402
-from python_tests.label.labelled import ROOT, Running, running  # noqa: E402
-from python_tests.label.paged import SEA, Desk, database, desk, program  # noqa: E402
-from python_tests.serve import browser  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program(), headless=True, args=browser.flags())
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Running]:
-    """Two prompts with four answers each, to label by one labeler each."""
-    with running(database(tmp_path / "labels.sqlite", SEA, SEA)) as served:
-        yield served
-
-
-@pytest.fixture
-def ada(chromium: Any, server: Running) -> Iterator[Desk]:
-    with desk(chromium, server.url) as opened:
-        yield opened
+from instructgpt_fast.label import form
+from instructgpt_fast.label.page import ASSETS, SCRIPTS
+from python_tests.label.labelled import ROOT, Running, running
+from python_tests.label.paged import SEA, Desk, database, desk
 
 
 def label(server: Running, task: int, labeler: int = 1) -> Any:
@@ -331,49 +306,6 @@ def test_keys_are_not_stolen(ada: Desk) -> None:
     ada.press("b")
     assert page.evaluate("chosen") == 0, "the choice is remembered"
     ada.press("Control+Z")
-
-
-def test_a_screen_reader_finds_its_way(ada: Desk) -> None:
-    """Names and roles of everything that can be used; what is done is said."""
-    page = ada.page
-    assert page.locator("[role=status]").count() == 1
-    ada.press("a", "Shift+ArrowUp", "b", "Shift+ArrowUp")
-    assert page.text_content("#told") == "B: rank 2 of 2"
-    ada.press("=")
-    assert page.text_content("#told") == "B: rank 1 of 1, tied with A"
-    page.get_by_role("button", name="B: rank 1 of 1, tied with A").wait_for()
-    page.get_by_role("group", name="Move answer B").wait_for()
-    page.get_by_role("group", name="How good is it overall?").get_by_role("radio", name="1, very bad").wait_for()
-    for field in form.FIELDS:
-        assert page.get_by_role("group", name=field.question).get_by_role("radio").count() == 2
-    unnamed = page.evaluate("""[...document.querySelectorAll("button, input, textarea, progress")].filter((one) =>
-      !(one.textContent.trim() || one.labels?.length || one.getAttribute("aria-label") ||
-        one.getAttribute("aria-labelledby"))).map((one) => one.outerHTML)""")
-    assert unnamed == []
-    seen = set()
-    for _ in range(60):
-        ada.press("Tab")
-        seen.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
-    assert {"open-help", "beside", "card", "note", "skip", "undo"} <= seen
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert outline != "none"
-
-
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
-def test_it_fits_a_phone_and_follows_its_colours(chromium: Any, server: Running, scheme: str) -> None:
-    options = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "color_scheme": scheme}
-    with desk(chromium, server.url, **options) as ada:
-        page = ada.page
-        for letter in "ab":
-            page.locator(".answer .letter").nth("ab".index(letter)).tap()
-            box, rating = page.locator(".answer.chosen").bounding_box(), page.locator("#rating").bounding_box()
-            assert abs(box["y"] + box["height"] - rating["y"]) < 30, "the rating follows the answer that it is about"
-            page.locator("#rating .scale .choice").nth(5).tap()
-            page.tap("#rest-no")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert "6 of 7" in page.locator(".answer .summary").nth(1).text_content()
-        red = int(re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[0])
-        assert (red < 60) == (scheme == "dark")
 
 
 @pytest.mark.slow

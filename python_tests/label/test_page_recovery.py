@@ -10,36 +10,20 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="the page is driven by the package playwright")
-
-from instructgpt_fast.data import Comparison, read_jsonl  # noqa: E402
-from instructgpt_fast.label import export  # noqa: E402
-from instructgpt_fast.train import train  # noqa: E402
-from python_tests.label.labelled import process, running  # noqa: E402
-from python_tests.label.paged import SEA, Desk, database, desk, program  # noqa: E402
-from python_tests.serve import browser  # noqa: E402
-from python_tests.serve.served import save as save_checkpoint  # noqa: E402
+from instructgpt_fast.data import Comparison, read_jsonl
+from instructgpt_fast.label import export
+from instructgpt_fast.train import train
+from python_tests.label.labelled import process, running
+from python_tests.label.paged import SEA, Desk, database, desk, program
+from python_tests.serve import browser
+from python_tests.serve.served import save as save_checkpoint
 
 GONE = "ERR_|Failed to fetch"  # what Chromium's console says of a server that is not there
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def chromium(playwright: Any) -> Iterator[Any]:
-    started = playwright.chromium.launch(executable_path=program(), headless=True, args=browser.flags())
-    yield started
-    started.close()
 
 
 def own_chromium(playwright: Any, profile: Path) -> Any:

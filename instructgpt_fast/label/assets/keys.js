@@ -43,7 +43,8 @@ function nameOfKey(event) {
   const { key, code, shiftKey } = event;
   const control = event.ctrlKey || event.metaKey ? "Ctrl+" : "";
   let name = key.length === 1 ? key.toLowerCase() : key;
-  if (/^Key[A-Z]$/.test(code) && !/^[\x20-\x7e]$/.test(key) && key.length === 1) name = code[3].toLowerCase();
+  // What Latin keyboards have on the places of letters; Hebrew has other signs there too.
+  if (/^Key[A-Z]$/.test(code) && !/^[\da-z,.=?]$/i.test(key) && key.length === 1) name = code[3].toLowerCase();
   if (/^Digit\d$/.test(code) && !shiftKey && !/^[\d=?]$/.test(key)) name = code[5];
   if (control && name.length === 1) name = name.toUpperCase();
   const shift = shiftKey && (control || name.length > 1 || /[a-z]/.test(name)) ? "Shift+" : "";

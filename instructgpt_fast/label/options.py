@@ -88,6 +88,11 @@ class LabelConfig(Options):
         for name in ("redraws", "temperature", "seed"):
             self.require(f"{name} must not be negative", getattr(self, name) >= 0, **{name: getattr(self, name)})
         self.require("top_p must be in (0, 1]", self.top_p <= 1.0, top_p=self.top_p)
+        self.require(
+            "temperature must be above 0 with fewer than two checkpoints, for each gives one answer at 0 and a ranking "
+            "needs two", self.temperature > 0 or len(self.checkpoints) != 1, temperature=self.temperature,
+            checkpoints=self.checkpoints,
+        )
         names = [checkpoint.rstrip("/") for checkpoint in self.checkpoints]
         self.require("checkpoints must differ", len(set(names)) == len(names), checkpoints=self.checkpoints)
         for host in self.allowed_hosts:

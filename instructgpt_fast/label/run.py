@@ -7,6 +7,7 @@ import sys
 
 from fastapi import FastAPI
 
+from instructgpt_fast.errors import ConfigError
 from instructgpt_fast.label.app import Labelling, create_app
 from instructgpt_fast.label.options import LabelConfig
 from instructgpt_fast.label.store import Store
@@ -29,10 +30,14 @@ def open_store(config: LabelConfig) -> Store:
 def application(config: LabelConfig, store: Store) -> FastAPI:
     """The application of the options: their prompts are in the store, and answers are being sampled.
 
-    Raises DataError for prompts that cannot be read, CheckpointError and BackendError for checkpoints that cannot be
-    used.
+    Raises ConfigError where there are no prompts, DataError for prompts that cannot be read, CheckpointError and
+    BackendError for checkpoints that cannot be used.
     """
     add_prompts(store, config)
+    if not store.any_prompts():
+        raise ConfigError(
+            f"label: there must be prompts to label, got none in {store.path} and no --prompts; name a jsonl of them."
+        )
     if not config.checkpoints:
         waiting = len(store.unanswered()) if "ranking" in config.kinds else 0
         if waiting:

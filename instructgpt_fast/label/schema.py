@@ -104,6 +104,8 @@ def open_database(
     """
     place = Path(path)
     new = not place.exists()
+    if place.is_dir():
+        raise DataError("label: the database must be a file, got a directory; name the file in it", path)
     if new and not create:
         raise DataError("label: there is no database; check the path, or start one with instructgpt-fast label", path)
     with _explained(place):

@@ -108,6 +108,11 @@ class Store:
                     )
         return added
 
+    def any_prompts(self) -> bool:
+        """Whether there is anything to label."""
+        with self._reading() as connection:
+            return connection.execute("SELECT 1 FROM prompts LIMIT 1").fetchone() is not None
+
     def unanswered(self) -> list[tuple[int, str | list[dict[str, str]]]]:
         """Prompts without answers to rank, as (id, prompt), in the order in which they were added."""
         with self._reading() as connection:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from instructgpt_fast.errors import DataError
+from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.label import agreement, export
 from instructgpt_fast.label import schema as label_schema
+from instructgpt_fast.label.options import LabelConfig
+from instructgpt_fast.label.run import application
 from instructgpt_fast.label.store import Answer, Store
 from instructgpt_fast.serve.errors import ApiError
 
@@ -143,3 +145,20 @@ def test_filled_databases_can_be_opened_again_and_again(tmp_path: Path) -> None:
         write(store, store.sign_in(name).id, 2)
         store.close()
     assert export(path, tmp_path / "out").demonstrations == 3
+
+
+def test_a_server_without_prompts_says_so(tmp_path: Path) -> None:
+    config = LabelConfig(database=str(tmp_path / "labels.sqlite"))
+    store = Store(config.database)
+    with pytest.raises(ConfigError, match=r"there must be prompts to label, got none in .* and no --prompts"):
+        application(config, store)
+    store.add_prompts(["one"])
+    application(config, store)
+    store.close()
+
+
+def test_one_checkpoint_that_takes_the_likeliest_token_has_nothing_to_rank(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="temperature must be above 0 with fewer than two checkpoints"):
+        LabelConfig(database="labels.sqlite", checkpoints=("a",), temperature=0.0)
+    LabelConfig(database="labels.sqlite", checkpoints=("a", "b"), temperature=0.0)
+    LabelConfig(database="labels.sqlite", temperature=0.0)

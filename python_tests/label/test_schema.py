@@ -87,7 +87,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the directory does not exist"):
         Store(tmp_path / "no" / "labels.sqlite")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="cannot be opened"):
+    with pytest.raises(DataError, match="must be a file, got a directory"):
         Store(tmp_path / "folder")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from instructgpt_fast.data.hygiene.workers import Workers
 MOST_KEPT = 4096  # of a bucket are compared with: bounds the time, quadratic otherwise, and the memory
 _IN_BUCKET = np.dtype([("bucket", "<u8"), ("index", "<i8")])
 _BLOCK = 1 << 14  # signatures in memory at a time: 8 MiB
+_MARGIN = 0.15  # four standard errors of an estimate of 0.8: what falls short by so much is not looked at again
 _CHOSEN = 1 << 8  # records of a large bucket whose signatures are read together
 
 
@@ -84,22 +86,26 @@ def _add(spill: Spill, keys: npt.NDArray[np.uint64], indices: npt.NDArray[np.int
 
 def similar_in_buckets(task: BucketTask) -> Rows:
     """The removals that the buckets of a part give, as REMOVAL."""
-    found: list[tuple[int, int]] = []
+    removals = [np.empty(0, dtype=REMOVAL)]
     kept: dict[int, list[int]] = {}
     with Lookup(task.table) as lookup:
-        similarity = _estimates(lookup) if task.exact is None else _exact(lookup, task.exact)
+        similar = _by_signature(lookup, task.threshold)
+        if task.exact is not None:
+            similar = _by_grams(lookup, task.threshold, task.exact)
         many = block_count(task.path, _IN_BUCKET)
         for number, block in enumerate(blocks(task.path, _IN_BUCKET)):
             last = number == many - 1
+            found: list[tuple[int, int]] = []
             for bucket, members in _buckets(block, every=not last or number > 0):
                 before = kept.get(bucket, [])
                 if len(members) + len(before) > 1:
-                    before = _compare(before, members, similarity, task.threshold, found)
+                    before = _compare(before, members, similar, found)
                 else:
                     before = members
                 if not last:
                     kept[bucket] = before
-    return np.array(found, dtype=REMOVAL)
+            removals.append(np.array(found, dtype=REMOVAL))
+    return np.concatenate(removals)
 
 
 def _buckets(block: Rows, *, every: bool) -> Iterator[tuple[int, list[int]]]:
@@ -113,19 +119,17 @@ def _buckets(block: Rows, *, every: bool) -> Iterator[tuple[int, list[int]]]:
         yield int(rows["bucket"][starts[place]]), members
 
 
-Similarity = Callable[[list[int], list[int]], npt.NDArray[np.float64]]
-"""Similarities [n, m] of n records with m records."""
+Similar = Callable[[list[int], list[int]], npt.NDArray[np.bool_]]
+"""Which of n records are similar to which of m records: [n, m]."""
 
 
-def _compare(
-    kept: list[int], members: list[int], similarity: Similarity, threshold: float, found: list[tuple[int, int]]
-) -> list[int]:
+def _compare(kept: list[int], members: list[int], similar: Similar, found: list[tuple[int, int]]) -> list[int]:
     """Go through the members of a bucket; returns what it keeps, and adds (record, the first similar one) to found."""
     kept = list(kept)
     for low in range(0, len(members), _CHOSEN):
         some = members[low : low + _CHOSEN]
-        to_kept = similarity(some, kept) >= threshold if kept else np.zeros((len(some), 0), dtype=np.bool_)
-        among = similarity(some, some) >= threshold
+        to_kept = similar(some, kept) if kept else np.zeros((len(some), 0), dtype=np.bool_)
+        among = similar(some, some)
         fresh: list[int] = []  # places in `some` that are kept
         old = len(kept)
         for place, member in enumerate(some):
@@ -142,16 +146,35 @@ def _compare(
     return kept
 
 
-def _estimates(lookup: Lookup) -> Similarity:
-    def similarity(some: list[int], others: list[int]) -> npt.NDArray[np.float64]:
+def _by_signature(lookup: Lookup, share: float) -> Similar:
+    def similar(some: list[int], others: list[int]) -> npt.NDArray[np.bool_]:
         mine = lookup.signatures(some)
-        theirs = mine if others is some else lookup.signatures(others)
-        return np.array([np.count_nonzero(theirs == row, axis=1) for row in mine]) / grams.SIGNATURE
+        return agreeing(mine, mine if others is some else lookup.signatures(others), share)
 
-    return similarity
+    return similar
 
 
-def _exact(lookup: Lookup, texts: ExactTexts) -> Similarity:
+def agreeing(
+    mine: npt.NDArray[np.uint32], theirs: npt.NDArray[np.uint32], share: float
+) -> npt.NDArray[np.bool_]:
+    """Whether signatures [n, SIGNATURE] and [m, SIGNATURE] have at least this share of their values in common: [n, m].
+
+    Equal values have equal last bytes, which cost a quarter; only pairs with enough of these are compared whole.
+    """
+    least = share * grams.SIGNATURE
+    found = np.zeros((len(mine), len(theirs)), dtype=np.bool_)
+    columns = np.ascontiguousarray(theirs.T.astype(np.uint8))
+    for place, row in enumerate(mine):
+        equal = columns == row.astype(np.uint8)[:, None]
+        might = np.flatnonzero(np.add.reduce(equal, axis=0, dtype=np.uint8) >= least)
+        found[place, might] = np.count_nonzero(theirs[might] == row, axis=1) >= least
+    return found
+
+
+def _by_grams(lookup: Lookup, threshold: float, texts: ExactTexts) -> Similar:
+    likely = _by_signature(lookup, max(0.0, threshold - _MARGIN))
+
+    @lru_cache(maxsize=2 * _CHOSEN)  # all of `some`, and others as they come
     def shingles(index: int) -> grams.Grams:
         row = lookup.record(index)
         path = texts.files[int(row["file"])]
@@ -161,9 +184,12 @@ def _exact(lookup: Lookup, texts: ExactTexts) -> Similarity:
         compared = normalized(record.prompt if texts.options.compare_by == "prompt" else record.whole)
         return np.unique(grams.shingles(grams.words_of(compared), texts.options.near_duplicate_words))
 
-    def similarity(some: list[int], others: list[int]) -> npt.NDArray[np.float64]:
-        mine = [shingles(index) for index in some]
-        theirs = mine if others is some else [shingles(index) for index in others]
-        return np.array([[grams.jaccard(one, other) for other in theirs] for one in mine])
+    def similar(some: list[int], others: list[int]) -> npt.NDArray[np.bool_]:
+        found = likely(some, others)
+        if others is some:
+            found = np.tril(found, -1)  # with those before: no more is asked
+        for other, place in np.argwhere(found.T).tolist():
+            found[place, other] = grams.jaccard(shingles(some[place]), shingles(others[other])) >= threshold
+        return found
 
-    return similarity
+    return similar

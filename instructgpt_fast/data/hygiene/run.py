@@ -27,7 +27,15 @@ from instructgpt_fast.data.hygiene.language import check_languages
 from instructgpt_fast.data.hygiene.near_duplicates import ExactTexts, near_duplicates
 from instructgpt_fast.data.hygiene.options import Kind, PrepareConfig
 from instructgpt_fast.data.hygiene.pii import find_pii
-from instructgpt_fast.data.hygiene.plan import CHANGED, Piece, chunks, fingerprint, fingerprint_text, input_files, stamps
+from instructgpt_fast.data.hygiene.plan import (
+    CHANGED,
+    Piece,
+    chunks,
+    fingerprint,
+    fingerprint_text,
+    input_files,
+    stamps,
+)
 from instructgpt_fast.data.hygiene.report import Report, Totals
 from instructgpt_fast.data.hygiene.spill import Removed
 from instructgpt_fast.data.hygiene.tables import Lookup, Placed, Table, placed
@@ -35,7 +43,7 @@ from instructgpt_fast.data.hygiene.workers import Workers
 from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.files import atomic_write
 
-FORMAT = 1
+FORMAT = 2
 _NOT_IDENTITY = ("output_dir", "resume", "processes", "progress")  # change none of the output's bytes
 _MANY_BYTES = 1 << 24  # below, starting processes takes longer than they save
 

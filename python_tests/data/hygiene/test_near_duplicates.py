@@ -30,7 +30,7 @@ def test_the_estimate_is_near_the_similarity() -> None:
         other = words.copy()
         other[draw.randrange(4, 115)] += 1
         one, two = grams.shingles(words, 5), grams.shingles(other, 5)
-        assert grams.jaccard(one, two) == pytest.approx(111 / 121)
+        assert grams.jaccard(np.unique(one), np.unique(two)) == pytest.approx(111 / 121)
         errors.append(np.mean(grams.signature(one) == grams.signature(two)) - 111 / 121)
     assert abs(np.mean(errors)) < 0.015
     assert np.std(errors) < 0.05
@@ -55,10 +55,32 @@ def test_similar_pairs_are_found_and_others_stay(tmp_path: Path) -> None:
 def test_a_bucket_compares_with_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_duplicates, "MOST_KEPT", 3)
 
-    def similarity(some: list[int], others: list[int]) -> np.ndarray:
-        return np.array([[float(one % 10 == other % 10) for other in others] for one in some])
+    def similar(some: list[int], others: list[int]) -> np.ndarray:
+        return np.array([[one % 10 == other % 10 for other in others] for one in some])
 
     found: list[tuple[int, int]] = []
-    kept = near_duplicates._compare([], [0, 1, 2, 3, 10, 12, 13, 23], similarity, 0.8, found)
+    kept = near_duplicates._compare([], [0, 1, 2, 3, 10, 12, 13, 23], similar, found)
     assert kept == [0, 1, 2]
     assert found == [(10, 0), (12, 2)], "13 and 23 are like 3, which was one too many to keep"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 0.805, 1.0])
+def test_agreement_is_that_of_whole_values(share: float) -> None:
+    draw = np.random.default_rng(3)
+    theirs = draw.integers(0, 1 << 32, (60, grams.SIGNATURE), dtype=np.uint32)
+    mine = np.repeat(theirs[:4], 40, axis=0)
+    for place, row in enumerate(mine):
+        changed = draw.permutation(grams.SIGNATURE)[: place % 40 * 2]
+        row[changed] += np.uint32(256)  # the last byte is the same
+    expected = (mine[:, None] == theirs).mean(axis=2) >= share
+    assert np.array_equal(near_duplicates.agreeing(mine, theirs, share), expected)
+    assert share == 1.0 or expected.sum() > 4
+
+
+@pytest.mark.parametrize("text, other", [
+    ("Der \u00dcbergang", "der U\u0308BERGANG"), ("\u5927\u6d77\u3002\u6df1\u3044", "\u5927 \u6d77 \u6df1 \u3044"),
+    ("GPT-3\u306e\u672c", "gpt 3 \u306e \u672c"),
+])
+def test_words_whatever_their_composition_and_script(text: str, other: str) -> None:
+    assert grams.words_of(text).tolist() == grams.words_of(other).tolist()
+    assert len(grams.words_of(text)) == len(other.split())

@@ -74,6 +74,15 @@ class CodeTask(TaskOptions):
         self.require("memory_mb must be at least 64", self.memory_mb >= 64, memory_mb=self.memory_mb)
         SamplingConfig(**self.sampling("raw"))
 
+    def ready(self, task: Task, config: Any) -> None:
+        """Refuse to run foreign programs without consent."""
+        if not config.allow_code_execution:
+            raise ConfigError(
+                f"{task.name}: a task of kind code runs programs that a model wrote, unread, on this machine, so it "
+                "needs allow_code_execution=True, got False; pass --allow-code-execution if you accept that. Limits "
+                "hold an accident, not an attack: use a virtual machine for models that you do not trust."
+            )
+
     def sampling(self, prompt_format: str) -> dict[str, Any]:
         """Options of the answers; a dialogue ends its own turns."""
         names = ("max_new_tokens", "temperature", "top_p", "seed")
@@ -86,12 +95,7 @@ def run_code(task: Task, loaded: Loaded, config: Any) -> Outcome:
     Raises ConfigError without allow_code_execution, and where the sandbox does not work.
     """
     options: CodeTask = task.options
-    if not config.allow_code_execution:
-        raise ConfigError(
-            f"{task.name}: a task of kind code runs programs that a model wrote, unread, on this machine, so it needs "
-            "allow_code_execution=True, got False; pass --allow-code-execution if you accept that. Limits hold an "
-            "accident, not an attack: use a virtual machine for models that you do not trust."
-        )
+    options.ready(task, config)  # whoever calls this
     language_model(task.name, loaded)
     missing = missing_isolation()
     if missing:

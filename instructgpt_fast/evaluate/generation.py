@@ -130,6 +130,17 @@ class GenerationTask(TaskOptions):
             self.require("shorten must not be a constant", self.shorten not in self.constants, shorten=self.shorten)
         SamplingConfig(**self.sampling())
 
+    def ready(self, task: Task, config: Any) -> None:
+        """Refuse metrics whose package is not installed or whose scorer is not named."""
+        for package in _packages(self):
+            text_scores.scoring_package(_MODULES[package])
+        for option in _scorer_options(self).values():
+            if _source(task, config, option) is None:
+                raise ConfigError(
+                    f"{task.path}: the metric {option.removesuffix('_scorer')} needs a scorer, got none; pass "
+                    f"--{option.replace('_', '-')} package.module:function or a reward model's checkpoint."
+                )
+
     def sampling(self) -> dict[str, Any]:
         """Options of the answers."""
         return {name: getattr(self, name) for name in ("max_new_tokens", "temperature", "top_p", "seed", "stop")}
@@ -139,8 +150,6 @@ def run_generation(task: Task, loaded: Loaded, config: Any) -> Outcome:
     """Answer every item and score the answers; config: an EvaluateConfig."""
     options: GenerationTask = task.options
     model = language_model(task.name, loaded)
-    for package in _packages(options):
-        text_scores.scoring_package(_MODULES[package])  # said now that it is missing, not after all the answers
     scorers = _scorers(task, config, model.lm_weight.device)
     items = read_items(options.data, options.limit, config.limit, on_bad_line=config.on_bad_line)
     references = _references(options, items)
@@ -200,18 +209,19 @@ def _references(options: GenerationTask, items: Items) -> list[list[str]]:
 
 
 def _scorers(task: Task, config: Any, device: Any) -> dict[str, Scorer]:
-    found = {}
-    for name in SCORED:
-        if name in task.options.metrics:
-            option = f"{name}_scorer"
-            source = task.scorers.get(option) or getattr(config, option)
-            if source is None:
-                raise ConfigError(
-                    f"{task.path}: the metric {name} needs a scorer, got none; pass --{option.replace('_', '-')} "
-                    "package.module:function or a reward model's checkpoint."
-                )
-            found[name] = find_scorer(option, source, device, config.batch_size)
-    return found
+    return {
+        name: find_scorer(option, _source(task, config, option), device, config.batch_size)
+        for name, option in _scorer_options(task.options).items()
+    }
+
+
+def _scorer_options(options: GenerationTask) -> dict[str, str]:
+    """Metric -> the option that names its scorer."""
+    return {name: f"{name}_scorer" for name in SCORED if name in options.metrics}
+
+
+def _source(task: Task, config: Any, option: str) -> Any:
+    return task.scorers.get(option) or getattr(config, option)
 
 
 def _packages(options: GenerationTask) -> list[str]:

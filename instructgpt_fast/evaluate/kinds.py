@@ -47,4 +47,5 @@ def find_task(given: str, data: str | None, *, name: str | None = None) -> Task:
 
 def run_task(task: Task, loaded: Loaded, config: EvaluateConfig) -> Outcome:
     """Measure one task on one checkpoint."""
+    task.options.ready(task, config)
     return KINDS[task.options.kind].run(task, loaded, config)

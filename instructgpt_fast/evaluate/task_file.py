@@ -68,6 +68,9 @@ class TaskOptions(Options):
             if isinstance(text, str):
                 self.placeholders(option, text)
 
+    def ready(self, task: Task, config: Any) -> None:
+        """Raise ConfigError for what the task needs of the evaluation's options (an EvaluateConfig) and has not got."""
+
     def placeholders(self, option: str, text: str) -> list[str]:
         """Names in braces of a text, in their order. Raises ConfigError for braces that do not close and the like."""
         try:

@@ -102,11 +102,12 @@ def chosen_tasks(config: EvaluateConfig) -> dict[str, Task | None]:
 
 
 def check_before(tasks: Mapping[str, Task | None], config: EvaluateConfig) -> None:
-    """Find what would fail behind hours of work: files of tasks that are missing, results that cannot be written.
+    """Find what would fail behind hours of work: what tasks need and have not got, results that cannot be written.
 
     Raises DataError or ConfigError that names the file.
     """
     for task in filter(None, tasks.values()):
+        task.options.ready(task, config)
         for option in task.options.paths:
             path = getattr(task.options, option)
             if path is not None and not Path(path).is_file():

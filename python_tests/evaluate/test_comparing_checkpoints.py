@@ -288,12 +288,17 @@ def test_one_prompt_is_one_item(runs: Runs, tmp_path: Path) -> None:
 
 def test_length_and_ending_stand_beside_the_verdict(runs: Runs) -> None:
     found = win_rate(runs.paths["sft"], runs.paths["ppo"], prompts=runs.prompts, judge=length_of, max_new_tokens=5,
-                     temperature=0.0)
+                     temperature=0.8)
     gaps = [len(record["answers"]["sft"]) - len(record["answers"]["ppo"]) for record in found.records]
     assert found.metrics["length_difference"] == pytest.approx(np.mean(gaps))
     assert found.metrics["longer"] == pytest.approx(np.mean([gap > 0 for gap in gaps]))
+    assert found.metrics["ties"] == pytest.approx(np.mean([gap == 0 for gap in gaps]))
+    assert max(gaps) > 0 > min(gaps)
+    assert {each.metric: each.higher_is_better for each in found.measures} == {
+        "win_rate": True, "ties": None, "score_difference": True, "length_difference": None, "longer": None,
+        "cut_sft": False, "cut_ppo": False}
     prompts = [record["prompt"] for record in found.records]
-    answers = complete(runs.paths["ppo"], prompts, max_new_tokens=5, temperature=0.0)
+    answers = complete(runs.paths["ppo"], prompts, max_new_tokens=5, temperature=0.8)
     assert [record["answers"]["ppo"] for record in found.records] == [one.text for one in answers]
     ends = [one.finish_reason for one in answers]
     assert found.metrics["cut_ppo"] == pytest.approx(np.mean([end == "length" for end in ends])) and "length" in ends
@@ -347,3 +352,20 @@ def test_tokens_of_two_tokenizers_do_not_compare(runs: Runs, tmp_path: Path) -> 
     assert told["bits_per_byte"] is not None and told["bits_per_byte"].interval is not None
     rows = {row.metric: row for row in tax.rows}
     assert rows["perplexity"].verdict(1) == "" and rows["bits_per_byte"].verdict(1) != ""
+
+
+def test_what_counts_as_a_judgment(tmp_path: Path) -> None:
+    """Labels of one prompt belong together however its keys are ordered; those without both checkpoints say nothing."""
+    turns = [{"role": "user", "content": "x"}], [{"content": "x", "role": "user"}]
+    both, alone = {"ranks": [1, 2], "completions": ["a", "b"]}, {"ranks": [1, 2], "completions": ["a", "c"]}
+    rated = [{"overall": 1}, {"overall": 5}]
+    path = str(write_jsonl(tmp_path / "c.jsonl", [
+        {"prompt": turns[0], **both, "checkpoints": ["sft", "ppo"], "ratings": [{"overall": 6}, {"overall": 4}]},
+        {"prompt": turns[1], **both, "checkpoints": ["ppo", "sft"]},
+        {"prompt": "y", **alone, "checkpoints": ["sft", "other"], "ratings": rated},
+    ]))
+    found = win_rate("runs/sft", "runs/ppo", comparisons=path)
+    first, = (measure for measure in found.measures if measure.metric == "win_rate")
+    assert len(first.items) == 1 and first.items[0].tolist() == [1.0, 2.0]
+    assert found.metrics["overall_sft"] == 6.0
+    assert win_rate("runs/sft", "runs/ppo", comparisons=path, limit=1).metrics["win_rate"] == 1.0

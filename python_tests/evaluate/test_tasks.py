@@ -100,6 +100,13 @@ def test_what_would_fail_late_fails_first(
     late.write_text('kind = "perplexity"\ndata = "absent.jsonl"\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"absent\.jsonl: task: data must be a jsonl file, got none there"):
         evaluate(base, tasks=["perplexity", str(late)], data=material.eval_text)
+    for kind, wanted in (
+        ('template = "code"', "allow_code_execution=True"), ('template = "toxicity"', "needs a scorer, got none"),
+    ):
+        late.write_text(f'{kind}\ndata = "items.jsonl"\n', encoding="utf-8")
+        (tmp_path / "items.jsonl").write_text("{}\n", encoding="utf-8")
+        with pytest.raises(ConfigError, match=wanted):
+            evaluate(base, tasks=["perplexity", str(late)], data=material.eval_text)
     for option in ("output", "records"):
         with pytest.raises(ConfigError, match=r"cannot write .*absent/r: .*create it first"):
             evaluate(base, tasks=["perplexity"], data=material.eval_text, **{option: str(tmp_path / "absent" / "r")})

@@ -16,6 +16,7 @@ import numpy as np
 from instructgpt_fast.data import Comparison, OnBadLine, read_jsonl
 from instructgpt_fast.data.examples import ExampleKind
 from instructgpt_fast.errors import DataError
+from instructgpt_fast.evaluate.items import identity_of
 from instructgpt_fast.evaluate.measure import Measure, ratio_of
 from instructgpt_fast.evaluate.result import told_apart
 from instructgpt_fast.files import run_and_step
@@ -112,20 +113,21 @@ def measure_judgments(
             "name two of these", path,
         )
     sums = list(prompts.values())
+    data = identity_of(list(prompts))
     names = told_apart(pair)
     found = [
-        _measure("win_rate", [each.wins for each in sums], path),
-        _measure("ties", [each.ties for each in sums], path, higher_is_better=None),
+        _measure("win_rate", [each.wins for each in sums], data),
+        _measure("ties", [each.ties for each in sums], data, higher_is_better=None),
     ]
     if sum(each.overall[:, 1].sum() for each in sums):
         found += [
-            _measure(f"overall_{name}", [each.overall[side] for each in sums], path, bounds=(-np.inf, np.inf))
+            _measure(f"overall_{name}", [each.overall[side] for each in sums], data, bounds=(-np.inf, np.inf))
             for side, name in enumerate(names)
         ]
     for question in sorted({name for each in sums for name in each.fields}):
         none = np.zeros((2, 2))
         found += [
-            _measure(f"{question}_{name}", [each.fields.get(question, none)[side] for each in sums], path,
+            _measure(f"{question}_{name}", [each.fields.get(question, none)[side] for each in sums], data,
                      higher_is_better=None)
             for side, name in enumerate(names)
         ]

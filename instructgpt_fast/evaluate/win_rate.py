@@ -23,6 +23,7 @@ from instructgpt_fast.data import Prompt, read_jsonl
 from instructgpt_fast.device import choose_device, torch_dtype
 from instructgpt_fast.errors import ConfigError, DataError
 from instructgpt_fast.evaluate.human_judgments import measure_judgments
+from instructgpt_fast.evaluate.items import identity_of
 from instructgpt_fast.evaluate.measure import Measure
 from instructgpt_fast.evaluate.options import EvaluateConfig
 from instructgpt_fast.evaluate.outcome import language_model
@@ -106,7 +107,7 @@ def _by_scorer(config: EvaluateConfig, names: Sequence[str], judge: Any) -> WinR
         for line, prompt, pair, given in zip(lines, prompts, zip(*texts, strict=True), scores.T, strict=True)
     ]
     same = [json.dumps(record["prompt"], sort_keys=True) for record in records]
-    measures = _measures(f"{config.prompts}:{len(prompts)}", names, joined_items(same), answers, scores)
+    measures = _measures(identity_of(same), names, joined_items(same), answers, scores)
     return WinRate(names[0], names[1], str(config.judge), tuple(measures), tuple(records))
 
 

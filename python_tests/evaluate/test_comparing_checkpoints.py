@@ -284,6 +284,13 @@ def test_one_prompt_is_one_item(runs: Runs, tmp_path: Path) -> None:
     gaps = [np.sign(record["scores"]["sft"] - record["scores"]["ppo"]) for record in found.records]
     first, = (measure for measure in found.measures if measure.metric == "win_rate")
     assert first.items[:, 0].tolist() == [(gaps[0] + gaps[2]) / 4 + 0.5, gaps[1] / 2 + 0.5]
+    copied = write_jsonl(tmp_path / "copy.jsonl", [{"prompt": turn}, {"prompt": SENTENCES[1]}, {"prompt": turn}])
+    other = write_jsonl(tmp_path / "p.jsonl", [{"prompt": turn}, {"prompt": SENTENCES[2]}, {"prompt": turn}])
+    options = {"judge": length_of, "max_new_tokens": 4}
+    again = win_rate(runs.paths["sft"], runs.paths["ppo"], prompts=str(copied), **options)
+    assert again.measures[0].difference(first).value == 0.0  # the prompts count, not the name of their file
+    with pytest.raises(ConfigError, match="one metric of the same items"):
+        win_rate(runs.paths["sft"], runs.paths["ppo"], prompts=str(other), **options).measures[0].difference(first)
 
 
 def test_length_and_ending_stand_beside_the_verdict(runs: Runs) -> None:

@@ -201,3 +201,10 @@ def test_bounds_and_counts() -> None:
 def test_only_the_same_items_are_compared(other: Measure) -> None:
     with pytest.raises(ConfigError, match="difference: both must be one metric of the same items"):
         Measure("t", "m", np.ones(4), data="a").difference(other)
+
+
+def test_the_whole_name_of_the_data_counts() -> None:
+    """Messages show the beginning of it; what differs behind that is another file all the same."""
+    first, second = (Measure("t", "m", np.ones(4), data=f"{'0' * 40}{end}") for end in "ab")
+    with pytest.raises(ConfigError, match="one metric of the same items"):
+        first.difference(second)

@@ -202,6 +202,13 @@ def test_a_function_judges(models: Models, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "o.json").read_text())["options"]["toxicity_scorer"] == f"{__name__}:lengths"
 
 
+def test_a_judged_item_is_the_mean_of_its_answers(models: Models, tmp_path: Path) -> None:
+    path = task(tmp_path, metrics=["toxicity"], answers=None, n=3, temperature=1.0)
+    for each in records(tmp_path, models.raw, path, toxicity_scorer=lengths):
+        sizes = [len(answer) for answer in each["answers"]]
+        assert len(sizes) == 3 and each["toxicity"] == pytest.approx(sum(sizes) / 3)
+
+
 def test_a_reward_model_judges(models: Models, tmp_path: Path) -> None:
     path = task(tmp_path, metrics=["toxicity"], answers=None)
     found = records(tmp_path, models.raw, path, toxicity_scorer=models.reward)

@@ -208,3 +208,9 @@ def test_the_whole_name_of_the_data_counts() -> None:
     first, second = (Measure("t", "m", np.ones(4), data=f"{'0' * 40}{end}") for end in "ab")
     with pytest.raises(ConfigError, match="one metric of the same items"):
         first.difference(second)
+
+
+def test_a_bootstrap_leaves_out_as_much_at_either_end() -> None:
+    items = np.random.default_rng(3).exponential(size=(15, 1))
+    low, high = bootstrap_interval(items, mean_of) or (0.0, 0.0)
+    assert bootstrap_interval(-items, mean_of) == pytest.approx((-high, -low))

@@ -261,3 +261,43 @@ def test_records_out_of_order_and_told_twice_are_one_curve() -> None:
     mixed = [{**records[9], "objective/kl": -50.0}, *records[20:], *records[:20]]
     assert diagnose(mixed, "ppo") == diagnose(records, "ppo") == []
     assert [f.name for f in diagnose([*records[20:], *mixed[:1] * 3, *records[:9]], "ppo")] == ["kl_below_zero"]
+
+
+def test_eos_that_no_penalty_asks_for_is_named() -> None:
+    records = [{**ppo(step), "val/eos_rate": ramp(step, 0.9, 0.2)} for step in range(1, 31)]
+    for penalty, named in ((0.0, True), (None, True), (1.0, False)):
+        found = diagnose(records, "ppo", {"missing_eos_penalty": penalty})
+        assert [(f.remedy == "Set missing_eos_penalty=1.") for f in found if f.name == "eos_collapse"] == [named]
+
+
+@pytest.mark.parametrize(("kl", "found"), [(0.25, []), (0.4, ["kl_runaway"])])
+def test_a_policy_that_began_sure_of_itself_may_move_a_little(kl: float, found: list[str]) -> None:
+    records = [
+        {**ppo(step), "policy/entropy_avg": 0.02, "objective/kl_per_token": ramp(step, 0, kl),
+         "objective/kl": ramp(step, 0, 10)}
+        for step in range(1, 31)
+    ]
+    assert [f.name for f in diagnose(records, "ppo")] == found
+
+
+def test_a_loss_has_two_hundred_steps_to_begin_to_fall() -> None:
+    flat = [{**lm(1), "step": step, "loss": 5.0 + 0.01 * wave(step)} for step in range(1, 201)]
+    assert diagnose(flat[:199], "sft") == []
+    assert [(f.name, f.step) for f in diagnose(flat, "sft")] == [("loss_not_falling", 200)]
+
+
+def test_what_was_there_before_a_fault_does_not_follow_from_it() -> None:
+    def at(step: int) -> Record:
+        return {**ppo(step), "objective/kl_per_token": ramp(step, 0, 1.3), "objective/kl": ramp(step, 0, 26),
+                "policy/approxkl_avg": 0.5 if step > 25 else 0.002}
+
+    found = {f.name: f for f in diagnose((at(step) for step in range(1, 41)), "ppo")}
+    assert found["learning_rate_too_high"].step > found["kl_runaway"].step
+    assert "follows from" not in found["kl_runaway"].cause
+
+
+def test_a_target_holds_a_policy_whose_kl_coef_began_at_zero() -> None:
+    records = [{**ppo(step), "objective/kl": ramp(step, 0, 30)} for step in range(1, 31)]
+    held = diagnose(records, "ppo", {"kl_coef": 0.0, "kl_target": 5.0})
+    assert [f.name for f in held] == ["kl_runaway"]
+    assert "kl_coef is 0" not in held[0].cause

@@ -98,7 +98,7 @@ def test_what_cannot_be_answered_is_told_and_the_others_go_on(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     endless = [save(folder, "three", seed=2, ends=False), save(folder, "four", seed=3, ends=False)]
-    # No token but the likeliest: one answer of a single checkpoint however often it is drawn; and a prompt beyond the context.
+    # The likeliest token alone: one answer of a checkpoint however often it draws; and a prompt beyond the context.
     sampler, found = sampled(tmp_path / "a.sqlite", endless[:1], ["the cat", "the " * 400], top_p=1e-9)
     assert found == {} and sampler.state()["problems"] == 2
     assert "the checkpoints gave 1 different answers, 2 are needed" in caplog.text

@@ -162,3 +162,17 @@ def test_one_checkpoint_that_takes_the_likeliest_token_has_nothing_to_rank(tmp_p
         LabelConfig(database="labels.sqlite", checkpoints=("a",), temperature=0.0)
     LabelConfig(database="labels.sqlite", checkpoints=("a", "b"), temperature=0.0)
     LabelConfig(database="labels.sqlite", temperature=0.0)
+
+
+def test_of_several_drafts_the_newest_comes_first(tmp_path: Path) -> None:
+    now = [1e9]
+    store = Store(tmp_path / "labels.sqlite", clock=lambda: now[0])
+    fill(store)
+    ann = store.sign_in("Ann").id
+    for task in (6, 2, 4):
+        now[0] += 1
+        store.save(ann, task, 0, {"response": "so far"}, "draft")
+    found, _ = store.next_task(ann, "demonstration")
+    assert found is not None
+    assert found["id"] == 4
+    store.close()

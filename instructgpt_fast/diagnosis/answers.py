@@ -110,7 +110,8 @@ def _kl_of_token_and_response(curves: Curves) -> tuple[Curve, Curve]:
     if not len(each):
         # A run of an earlier version recorded the KL of a response and its length.
         whole, length = curves.together("objective/kl", "val/response_length")
-        each = Curve(whole.steps, whole.values / np.maximum(length.values, 1.0))
+        with np.errstate(invalid="ignore"):  # infinite over infinite is left out below
+            each = Curve(whole.steps, whole.values / np.maximum(length.values, 1.0))
     kept = np.isfinite(each.values) & np.isfinite(whole.values)
     return Curve(each.steps[kept], each.values[kept]), Curve(whole.steps[kept], whole.values[kept])
 

@@ -40,7 +40,8 @@ class Curve:
         """Mean of each value and the span - 1 before it, float64 [n]; NaN where there are not so many yet."""
         result = np.full(len(self), np.nan)
         if len(self) >= span:
-            result[span - 1:] = np.lib.stride_tricks.sliding_window_view(self.values, span).mean(axis=1)
+            with np.errstate(invalid="ignore"):  # both infinities in one window: NaN, as it should be
+                result[span - 1:] = np.lib.stride_tricks.sliding_window_view(self.values, span).mean(axis=1)
         return result
 
     def trailing_median(self, span: int) -> Numbers:

@@ -35,7 +35,7 @@ def frontier_figure(kl: Series, reward: Series) -> Markup:
     With a fixed reference the reward rises about linearly in sqrt(KL) until it is over-optimised (Gao et al. 2022,
     arXiv:2210.10760, section 3). kl: nats per response. A KL below 0, which an estimate can be, stands left of 0.
     """
-    title, unit = "Reward against KL", "score over √KL to the reference"
+    title, unit = "Reward against KL", "score over √KL to the reference; up and left is better"
     scores = dict(zip(reward.finite.steps.tolist(), reward.finite.values.tolist(), strict=True))
     pairs = np.array([
         (step, value, scores[step])

@@ -42,7 +42,8 @@ class RunFiles:
 
     stage: of `instructgpt_fast.train`, None when nothing tells. options: resolved.toml. records: metrics.jsonl in the
     order of the steps. findings: findings.json, None for a run that has not finished. calibration: the evaluations of
-    calibration.json. result: result.json, None for a run that has not finished. notes: what could not be read.
+    calibration.json. result: result.json, None for a run that has not finished. stopped: the non-finite number that
+    ended the run, None for one that ended otherwise or went on. notes: what could not be read.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class RunFiles:
     findings: list[Finding] | None = None
     calibration: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] | None = None
+    stopped: Finding | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -95,7 +97,24 @@ def read_run_files(folder: Path) -> RunFiles:
     run.stage = run.record.stage if run.record is not None else _guessed_stage(run)
     if run.stage not in STAGES:
         run.stage = None
+    kept = max(folder.glob("nonfinite-*"), default=None)
+    if kept is not None:
+        stopped = _attempt(run, f"{kept.name}/report.json", lambda path: _stopped(path, kept.name))
+        run.stopped = stopped if stopped is not None and run.result is None and stopped.step >= run.last_step else None
     return run
+
+
+def _stopped(path: Path, kept: str) -> Finding:
+    """What training wrote when a loss or a gradient was not finite, as a finding."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    step, origin = int(told["step"]), told["first_nonfinite"]
+    values = ", ".join(f"{name} = {value}" for name, value in dict(told["values"]).items())
+    return Finding(
+        name="not_finite", title="A number is not finite, and the run stopped", severity="error", step=step,
+        evidence=f"At step {step:,}: {values}. First tensor that is not finite: {origin}.",
+        cause=f"Steps too large, a number beyond the dtype, or the batch, which is kept in {kept}.",
+        remedy="Lower learning_rate, look at the batch, or train in dtype=fp32 or bf16; go on from a checkpoint.",
+    )
 
 
 def _is_run(folder: Path) -> bool:

@@ -77,8 +77,12 @@ def samples_section(run: RunFiles, most: int, prefix: str) -> Markup | None:
 
 
 def _why_none(run: RunFiles) -> str:
+    if run.stage == "reward":
+        return "No samples: a reward model scores answers and writes none."
     if run.options.get("record_samples") in (0, "none"):
         return "No samples: record_samples was 0."
+    if run.result is not None and "record_samples" in run.options:
+        return "No samples: the run finished without any, or samples.jsonl was deleted."
     if "record_samples" in run.options:
         return "No samples yet: samples.jsonl has none, the run stopped before the first."
     return "No samples: this stage, or the version that ran it, records none (samples.jsonl)."

@@ -43,9 +43,12 @@ def _language_model(run: RunFiles) -> list[tuple[str, list[Markup]]]:
     held_out = [_of(run, "held out", name) for name in ("eval_loss", "eval_perplexity")]
     measured = len(held_out[0].series) > 0
     learned = [
-        line_figure("Loss", "nats a token", [Line("training", loss), *held_out[:measured]], _never("loss")),
         line_figure(
-            "Perplexity", "per token: exp(loss)", [Line("training", derived(loss, np.exp)), *held_out[1:1 + measured]],
+            "Loss", "nats a token; lower is better", [Line("training", loss), *held_out[:measured]], _never("loss"),
+        ),
+        line_figure(
+            "Perplexity", "per token, exp(loss); lower is better",
+            [Line("training", derived(loss, np.exp)), *held_out[1:1 + measured]],
             _never("loss"), Look(log=True),
         ),
     ]
@@ -53,7 +56,8 @@ def _language_model(run: RunFiles) -> list[tuple[str, list[Markup]]]:
         learned.append(absent("Held-out loss", no_eval))
     rewards = series_of(run.records, "eval_reward")
     if len(rewards):
-        learned.append(line_figure("Reward", "mean score on validation prompts", [Line("reward", rewards)], ""))
+        unit = "mean score on validation prompts; higher is better"
+        learned.append(line_figure("Reward", unit, [Line("reward", rewards)], ""))
     return [("Learning", learned), ("Optimizer and speed", _optimizer(run))]
 
 
@@ -65,9 +69,9 @@ def _clipped_at(run: RunFiles) -> tuple[float, str] | None:
 def _optimizer(run: RunFiles) -> list[Markup]:
     rate, norm = "learning_rate", "grad_norm"
     return [
-        line_figure("Learning rate", "", [_of(run, "learning rate", rate)], _never(rate), RATE),
+        line_figure("Learning rate", "of each step, as planned", [_of(run, "learning rate", rate)], _never(rate), RATE),
         line_figure(
-            "Gradient norm", "L2, before clipping", [_of(run, "norm", norm)], _never(norm),
+            "Gradient norm", "L2, before clipping; should not grow", [_of(run, "norm", norm)], _never(norm),
             Look(level=_clipped_at(run)),
         ),
         *throughput(run),
@@ -77,12 +81,12 @@ def _optimizer(run: RunFiles) -> list[Markup]:
 def _reward(run: RunFiles) -> list[tuple[str, list[Markup]]]:
     learned = [
         line_figure(
-            "Loss", "nats a pair; a coin: 0.693",
+            "Loss", "nats a pair; lower is better, a coin has 0.693",
             [_of(run, "training", "loss"), *_measured(run, "eval_loss")], _never("loss"),
             Look(level=(float(np.log(2)), "a coin")),
         ),
         line_figure(
-            "Accuracy", "share of pairs in the labeler’s order",
+            "Accuracy", "share of pairs in the labeler’s order; higher is better",
             [_of(run, "training", "accuracy"), *_measured(run, "eval_accuracy", "eval_accuracy_ci95")],
             _never("accuracy"), Look(percent=True, level=(0.5, "chance")),
         ),
@@ -123,42 +127,45 @@ def _ppo(run: RunFiles) -> list[tuple[str, list[Markup]]]:
     clip = run.options.get("cliprange", 0.2)
     aim = [
         frontier_figure(kl, scores),
-        line_figure("Score", "mean over responses; band: one standard deviation", [_matched(spread)],
+        line_figure("Score", "mean over responses, higher is better; band: one standard deviation", [_matched(spread)],
                     _never("objective/scores")),
-        line_figure("Score and penalty", "mean per response", [
+        line_figure("Score and penalty", "mean per response; PPO raises score − β·KL", [
             _of(run, "score − β·KL", "objective/rlhf_reward"), _of(run, "−β·KL", "objective/non_score_reward"),
         ], _never("objective/rlhf_reward")),
-        one("KL to the reference", "nats per response", "objective/kl", Look(hold=(0.0,), level=(0.0, ""))),
+        one("KL to the reference", "nats per response; should rise slowly and level off", "objective/kl",
+            Look(hold=(0.0,), level=(0.0, ""))),
     ]
     shape = [
-        line_figure("Response length", "tokens; band: one standard deviation", [_matched(Line(
+        line_figure("Response length", "tokens, should not drift far; band: one standard deviation", [_matched(Line(
             "length", series_of(run.records, "val/response_length"), series_of(run.records, "val/response_length_std"),
         ))], _never("val/response_length"), Look(hold=(0.0,))),
-        one("Share that ends with EOS", "of responses", "val/eos_rate", Look(percent=True, hold=(0.0, 1.0))),
-        line_figure("Entropy and KL", "nats a token", [
+        one("Share that ends with EOS", "of responses; should stay near 100 %", "val/eos_rate",
+            Look(percent=True, hold=(0.0, 1.0))),
+        line_figure("Entropy and KL", "nats a token; entropy should not fall to 0", [
             _of(run, "entropy", "policy/entropy_avg"), _of(run, "KL to the reference", "objective/kl_per_token"),
         ], _never("policy/entropy_avg"), Look(hold=(0.0,))),
-        one("Score and length", "their correlation over responses", "val/score_length_correlation",
+        one("Score and length", "correlation over responses; near 1 length is paid", "val/score_length_correlation",
             Look(hold=(-1.0, 1.0), level=(0.0, ""))),
     ]
     update = [
-        one("Probability ratio", "mean; before an update it is 1", "val/ratio", Look(level=(1.0, ""))),
-        line_figure("Clipped share", f"of tokens; ratio outside 1 ± {clip}", [
+        one("Probability ratio", "mean, new over old policy; should stay near 1", "val/ratio", Look(level=(1.0, ""))),
+        line_figure("Clipped share", f"of tokens, outside ± {clip}; small is healthy", [
             _of(run, "ratio", "policy/clipfrac_avg"), _of(run, "value", "val/clipfrac_avg"),
         ], _never("policy/clipfrac_avg"), Look(percent=True, hold=(0.0,))),
-        one("Approximate KL of an update", "nats a token", "policy/approxkl_avg", Look(hold=(0.0,))),
+        one("Approximate KL of an update", "nats a token; small is healthy", "policy/approxkl_avg", Look(hold=(0.0,))),
         one("Explained variance", "of the returns, by the value model; 1 is all", "val/explained_variance",
             Look(hold=(0.0,), level=(0.0, "a constant"))),
-        line_figure("Gradient norm", "L2, before clipping", [
+        line_figure("Gradient norm", "L2, before clipping; should not grow", [
             _of(run, "policy", "policy/grad_norm"), _of(run, "value", "value/grad_norm"),
         ], _never("policy/grad_norm"), Look(level=_clipped_at(run))),
-        one("Policy loss", "", "loss/policy_avg"),
-        one("Value loss", "", "loss/value_avg"),
-        line_figure("Learning rate", "", [_of(run, "policy", "lr"), _of(run, "value", "value_lr")], _never("lr"), RATE),
+        one("Policy loss", "clipped objective, negated; stays near 0", "loss/policy_avg"),
+        one("Value loss", "squared error of the forecast; lower is better", "loss/value_avg"),
+        line_figure("Learning rate", "as planned", [_of(run, "policy", "lr"), _of(run, "value", "value_lr")],
+                    _never("lr"), RATE),
     ]
     parts = [(name, series_of(run.records, f"time/{name}")) for name in ("rollout", "score", "update")]
     if len(series_of(run.records, "loss/ptx")):
-        update.append(one("Pretraining loss", "nats a token, of the mix", "loss/ptx"))
+        update.append(one("Pretraining loss", "nats a token on the pretraining mix; should not rise", "loss/ptx"))
     if len(set(series_of(run.records, "objective/kl_coef").values.tolist())) > 1:
         aim.append(one("KL coefficient β", "adapted", "objective/kl_coef"))
     return [("What is aimed at", aim), ("What the responses are like", shape), ("The update", update),

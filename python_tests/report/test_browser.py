@@ -119,6 +119,26 @@ def test_it_prints(chromium: Any, written: Path) -> None:
         assert page.locator("figure details").first.is_hidden()
 
 
+def test_high_contrast_keeps_the_colours_that_say_something(chromium: Any, written: Path) -> None:
+    with opened(chromium, written, forced_colors="active") as page:
+        assert len(set(background(page, ".answer .t"))) > 4
+        chosen, other = page.locator(".samples > label").evaluate_all(
+            "(found) => found.slice(0, 2).map((one) => getComputedStyle(one).outlineStyle)"
+        )
+        assert (chosen, other) == ("solid", "none")
+
+
+def test_the_table_of_runs_fits_a_sheet_and_long_names(chromium: Any, tmp_path: Path) -> None:
+    for name in ("a" * 120, "base"):
+        runs.write_language_model(tmp_path / name)
+    runs.write_ppo(tmp_path / "ppo", samples=0)
+    with opened(chromium, igf.report(tmp_path), width=695) as page:  # a sheet of A4 less its margins
+        table = page.locator(".overview table")
+        assert page.locator(".overview tbody th").first.bounding_box()["width"] < 330
+        page.emulate_media(media="print")
+        assert table.bounding_box()["width"] <= 695
+
+
 @pytest.mark.slow
 def test_each_broken_run_is_named_and_the_healthy_one_is_not(chromium: Any, tmp_path: Path) -> None:
     """Real PPO runs with KL coefficient 0, a reward that is the length, and a learning rate times 100."""

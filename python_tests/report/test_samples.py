@@ -106,3 +106,6 @@ def test_a_run_that_stopped_before_its_second_sample(run: RunFiles, tmp_path: Pa
     none = section(dataclasses.replace(run, samples=[], options={"record_samples": 0}))
     assert "record_samples was 0" in none.text
     assert "records none" in section(RunFiles(tmp_path)).text
+    finished = RunFiles(tmp_path, stage="ppo", options={"record_samples": 4}, result={})
+    assert "the run finished without any" in section(finished).text
+    assert "scores answers" in section(dataclasses.replace(finished, stage="reward")).text

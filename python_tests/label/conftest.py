@@ -13,14 +13,14 @@ from python_tests.label.paged import SEA, Desk, database, desk, program
 from python_tests.serve import browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="the page is driven by the package playwright")
     with api.sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium(playwright: Any) -> Iterator[Any]:
     started = playwright.chromium.launch(executable_path=program(), headless=True, args=browser.flags())
     yield started

@@ -117,6 +117,9 @@ def test_keys_are_told_where_there_may_be_a_keyboard(chromium: Any, server: Runn
         assert zoomed.page.locator(".field kbd").first.is_visible()
         assert zoomed.page.locator("#open-help").is_visible()
         assert zoomed.page.evaluate("document.documentElement.scrollWidth") <= 640
+        zoomed.press("?")
+        assert zoomed.page.locator("#help-title").is_visible()
+        assert zoomed.page.evaluate("document.querySelector('#help').scrollTop") == 0, "it begins at its beginning"
     phone: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
     with desk(chromium, server.url, **phone) as held:
         assert held.page.locator(".field kbd").first.is_hidden()

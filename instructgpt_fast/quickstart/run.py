@@ -113,8 +113,8 @@ def run_quickstart(config: QuickstartConfig) -> QuickstartResult:
     results = journal.once("results", lambda: _measure(checkpoints, material, plan, config))
     results = {**results, "seconds": {name: entry["seconds"] for name, entry in journal.done.items()}}
     atomic_write(folder / "results.json", json.dumps(results, indent=1))
+    show_results(results, folder)  # first: what was measured is told even where the page cannot be written
     report(folder)
-    show_results(results, folder)
     return QuickstartResult(folder, results)
 
 

@@ -17,6 +17,7 @@ from .served import CONTEXT, Running, running, save, tokenizer, wait_until
 
 KEY = "correct horse battery".replace(" ", "-")
 TALK: dict[str, Any] = {"model": "talk", "messages": [{"role": "user", "content": "hi"}]}
+ENDLESS = {**TALK, "model": "endless"}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def paths(folder: Any) -> list[str]:
     return [save(folder, "talk", ends=False), save(folder, "text", prompt_format="raw", seed=1)]
+
+
+@pytest.fixture(scope="module")
+def endless(folder: Any) -> str:
+    """A model whose answers are still under way whenever a test looks, however slowly it gets to look."""
+    return save(folder, "endless", ends=False, context=8192)
 
 
 @pytest.fixture(scope="module")
@@ -165,27 +172,27 @@ def test_other_web_sites_are_not_let_in(server: Running, paths: list[str]) -> No
         assert "access-control-allow-origin" not in other.headers
 
 
-def test_a_full_queue(paths: list[str]) -> None:
-    with running(paths[0], max_rows=2, max_queue=1) as small:
+def test_a_full_queue(endless: str) -> None:
+    with running(endless, max_rows=2, max_queue=1) as small:
         client = small.client
-        streams = [client.chat.completions.create(**TALK, stream=True, n=n) for n in (2, 1)]
-        with refused(openai.RateLimitError, 429, "The queue of 'talk' is full: 3 answers are under way"):
-            client.chat.completions.create(**TALK)
+        streams = [client.chat.completions.create(**ENDLESS, stream=True, n=n) for n in (2, 1)]
+        with refused(openai.RateLimitError, 429, "The queue of 'endless' is full: 3 answers are under way"):
+            client.chat.completions.create(**ENDLESS)
         with pytest.raises(openai.RateLimitError) as raised:
-            client.chat.completions.create(**TALK)
+            client.chat.completions.create(**ENDLESS)
         assert raised.value.response.headers["retry-after"] == "1"
         with refused(openai.BadRequestError, 400, "one request may ask for 3 answers"):
-            client.chat.completions.create(**TALK, n=4)
+            client.chat.completions.create(**ENDLESS, n=4)
         for stream in streams:
             stream.close()
         small.wait_until_idle()
-        assert client.chat.completions.create(**TALK, n=3, max_tokens=2).usage.completion_tokens == 6
+        assert client.chat.completions.create(**ENDLESS, n=3, max_tokens=2).usage.completion_tokens == 6
 
 
-def test_too_many_requests_at_once(paths: list[str]) -> None:
-    with running(paths[0], max_requests=2) as small:
+def test_too_many_requests_at_once(endless: str) -> None:
+    with running(endless, max_requests=2) as small:
         client = small.client
-        streams = [client.chat.completions.create(**TALK, stream=True) for _ in range(2)]
+        streams = [client.chat.completions.create(**ENDLESS, stream=True) for _ in range(2)]
         with refused(openai.RateLimitError, 429, "2 requests are under way, this server's limit"):
             client.models.list()
         assert httpx.get(small.url + "/health").status_code == 200, "a watcher is always answered"

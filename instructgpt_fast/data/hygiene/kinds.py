@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from instructgpt_fast.data.hygiene.options import Kind, PrepareConfig
 from instructgpt_fast.data.hygiene.plan import Piece, read_piece
@@ -38,15 +39,23 @@ def _detected(files: Sequence[Path], options: PrepareConfig) -> Kind:
             if not line.length and line.error is None:
                 continue
             try:
-                kind = detect_kind(decode_line(line.content.rstrip())) if line.error is None else None
+                value = decode_line(line.content.rstrip()) if line.error is None else None
+                kind = detect_kind(value)
             except DataError as error:
-                kind, wrong = None, wrong or DataError(error.message, path, line.line)
+                value = kind = None
+                wrong = wrong or DataError(error.message, path, line.line)
             if kind is not None:
                 return kind
-            wrong = wrong or DataError(
-                "prepare: a record must have the fields of a text, prompt, demonstration, comparison or few-shot "
-                "instruction, got others; see docs/data.md, or name the kind", path, line.line,
-            )
+            wrong = wrong or DataError(line.error or _unknown(value), path, line.line)
             if options.on_bad_line == "error":
                 break
     raise wrong or DataError("prepare: the data must hold at least one record, got empty files", files[0])
+
+
+def _unknown(value: Any) -> str:
+    names = list(value) if isinstance(value, dict) else []
+    got = ", ".join(map(repr, names[:6])) + (", ..." if len(names) > 6 else "") if names else "none"
+    return (
+        "prepare: a record must be an object with the fields of a text, prompt, demonstration, comparison or few-shot "
+        f"instruction, got the fields {got}; see docs/data.md"
+    )

@@ -74,7 +74,9 @@ def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (b'{"prompt": "fine"}\n\nno json\n', {}, r"in.jsonl:3: .*must be one JSON object"),
     (b'{"prompt": "fine"}\n{"text": "t"}\n', {}, r"in.jsonl:2: .*'prompt'"),
     (b'{"prompt": "fine"}\n{"prompt": "p", "user": {}}\n', {}, r"in.jsonl:2: .*'user' must be text"),
-    (b'{"name": "n"}\n', {}, r"in.jsonl:1: .*name the kind"),
+    (b'{"name": "n", "age": 3}\n', {}, r"in.jsonl:1: .*got the fields 'name', 'age'; see"),
+    (b'["prompt"]\n', {}, r"in.jsonl:1: .*must be an object .*got the fields none"),
+    (b'nonsense\n{"name": "n"}\n', {"on_bad_line": "skip"}, r"in.jsonl:1: .*must be one JSON object"),
     (b'{"prompt": "p"}\n', {"contamination": "none.jsonl"}, "there is no such file"),
     (b'{"prompt": "p"}\n', {"min_characters": 100}, r"removed.jsonl: .*all removed \(length 1\)"),
 ])

@@ -5,7 +5,8 @@ Choices of different length are made comparable in one of three ways, each a met
   sum            log-probability as it is: metric accuracy_sum
   unconditional  log of P(choice | prompt) / P(choice | answer_context), which takes out what makes a choice likely
                  anywhere (Brown et al. 2020, arXiv:2005.14165, section 2.4): metric accuracy_unconditional
-Of equal choices the first counts as chosen. Solved examples are drawn for each item as for answers that the model
+Choices that are equally likely share the item, so that a model without an opinion scores what chance does, wherever the
+right choice stands. Solved examples are drawn for each item as for answers that the model
 writes itself (evaluate/prompts.py), each with its right choice.
 """
 
@@ -105,19 +106,20 @@ def run_multiple_choice(task: Task, loaded: Loaded, config: Any) -> Outcome:
     if "unconditional" in options.scores:
         contexts = [options.fill("answer_context", item) for item in items]
         anywhere, _ = ask(task.name, loaded, options, items, config.batch_size, contexts)
-    chosen = {score: [
-        int(np.argmax(scores_of(score, one, base))) for one, base in zip(asked, anywhere, strict=True)
-    ] for score in options.scores}
+    found = {
+        score: [scores_of(score, one, base) for one, base in zip(asked, anywhere, strict=True)]
+        for score in options.scores
+    }
     measures = [
         Measure(
             task.name, "accuracy" if score == "average" else f"accuracy_{score}",
-            np.array([float(place == truth) for place, truth in zip(chosen[score], right, strict=True)]),
+            np.array([credit(of_choices, truth) for of_choices, truth in zip(found[score], right, strict=True)]),
             bounds=(0.0, 1.0), data=items.identity,
         )
         for score in options.scores
     ]
     records = [
-        record_of(one, answer=truth, chosen={score: chosen[score][place] for score in options.scores})
+        record_of(one, answer=truth, chosen={score: int(np.argmax(found[score][place])) for score in options.scores})
         for place, (one, truth) in enumerate(zip(asked, right, strict=True))
     ]
     about: dict[str, Any] = {
@@ -128,6 +130,12 @@ def run_multiple_choice(task: Task, loaded: Loaded, config: Any) -> Outcome:
     if examples is not None:
         about["shots_data"] = {"data": str(examples.path), "sha256": examples.sha256}
     return Outcome(measures, records, about)
+
+
+def credit(scores: Sequence[float], right: int) -> float:
+    """1 where the right choice alone scores highest, 1 / n where it is one of n that do, else 0."""
+    best = np.flatnonzero(np.asarray(scores) == np.max(scores))
+    return float(right in best) / len(best)
 
 
 def _prompts(options: MultipleChoiceTask, items: Items, on_bad_line: OnBadLine) -> tuple[list[str], Items | None]:

@@ -17,6 +17,7 @@ from instructgpt_fast.errors import CheckpointError, ConfigError, DataError
 from instructgpt_fast.evaluate.bias import entropy_bits, shares_of
 from instructgpt_fast.evaluate.choices import encode_choice
 from instructgpt_fast.evaluate.likelihood import Likelihood
+from instructgpt_fast.evaluate.multiple_choice import credit
 from instructgpt_fast.model import ScalarModel
 
 from ..checkpoint.foreign import shaken
@@ -120,6 +121,23 @@ def test_a_model_without_preference_has_the_most_entropy(material: Material, tmp
     path = task(tmp_path, "bias", [{"choices": ["a cat", "a dog"]}, {"choices": ["a fox", "a hen"]}])
     metrics = igf.evaluate(material.save("flat", model), tasks=[path]).metrics
     assert metrics["my_bias/entropy"] == pytest.approx(1.0) and metrics["my_bias/first_preferred"] == 0.5
+
+
+def test_a_model_without_an_opinion_scores_what_chance_does(material: Material, tmp_path: Path) -> None:
+    """Also where the right choice always stands first, as TruthfulQA's does."""
+    model = material.gpt()
+    torch.nn.init.zeros_(model.wte.weight)
+    rows = [{"question": "Why?", "choices": choices, "answer": 0} for choices in (["a cat", "a dog"], ["a fox"] * 4)]
+    path = task(tmp_path, "multiple_choice", rows, prompt="{question}")
+    metrics = igf.evaluate(material.save("no_opinion", model), tasks=[path]).metrics
+    assert metrics["my_multiple_choice/accuracy"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+@pytest.mark.parametrize(("scores", "right", "expected"), [
+    ([-1.0, -2.0], 0, 1.0), ([-1.0, -2.0], 1, 0.0), ([-1.0, -1.0, -2.0], 1, 0.5), ([-1.0, -1.0, -2.0], 2, 0.0),
+])
+def test_equally_likely_choices_share_an_item(scores: list[float], right: int, expected: float) -> None:
+    assert credit(scores, right) == expected
 
 
 def test_shares_and_entropies_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -202,8 +203,14 @@ def at_work(pid: int) -> bool:
         return False
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The workers of a run, as soon as there are any; none of one that has ended before."""
+    while process.poll() is None:
+        found = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        if len(found) >= 2:
+            return found
+        time.sleep(0.01)
+    return []
 
 
 @pytest.mark.slow
@@ -214,15 +221,13 @@ def test_killed_from_outside_with_its_workers_at_work(tmp_path: Path) -> None:
     expected = outputs(run(source, tmp_path / "whole").output_dir)
     command = [sys.executable, "-c", SCRIPT, str(source), str(tmp_path / "out"), str(tmp_path / "eval.jsonl")]
     draw = random.Random(3)
-    kills = 0
-    while True:
+    for kills in itertools.count():  # later each time, so that one of them comes to the end
         with subprocess.Popen(command) as process:
+            workers = workers_of(process)
             try:
-                process.wait(timeout=3 + 2 * kills + draw.random())
+                process.wait(timeout=(0.5 + draw.random()) * kills)
             except subprocess.TimeoutExpired:
-                workers = children_of(process.pid)
                 process.kill()
-                kills += 1
                 deadline = time.monotonic() + 60
                 while any(map(at_work, workers)):
                     assert time.monotonic() < deadline, "workers outlive the run"

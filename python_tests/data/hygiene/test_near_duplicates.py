@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instructgpt_fast.data.hygiene import grams, near_duplicates, prepare
+from instructgpt_fast.data.hygiene import grams, near_duplicates, prepare, spill
 
-from .files import write_jsonl
+from .files import read_jsonl, write_jsonl
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0])
@@ -84,3 +84,23 @@ def test_agreement_is_that_of_whole_values(share: float) -> None:
 def test_words_whatever_their_composition_and_script(text: str, other: str) -> None:
     assert grams.words_of(text).tolist() == grams.words_of(other).tolist()
     assert len(grams.words_of(text)) == len(other.split())
+
+
+@pytest.mark.parametrize("block, threshold", [(1 << 18, 0.8), (2, 0.8), (2, 1.0)])  # of one band: a last block of one
+def test_short_texts_texts_without_words_and_buckets_of_several_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, threshold: float
+) -> None:
+    """A few words are one run, signs alone are like nothing, and a bucket goes on from block to block."""
+    monkeypatch.setattr(spill, "BLOCK_ROWS", block)
+    texts = ["Hello there", "!!!", "Good night", "hello, there!", "???", "good NIGHT", "Hello (there)"]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": text} for text in texts])
+    report = prepare(data=source, output_dir=tmp_path / "out", near_duplicates=threshold, quality="off",
+                     progress=False)
+    assert report.removed == {"near_duplicate": 3}
+    found = [(line["place"], line["detail"]["same_as"]) for line in read_jsonl(tmp_path / "out" / "removed.jsonl")]
+    assert found == [(f"{source}:{line}", f"{source}:{same}") for line, same in ((4, 1), (6, 3), (7, 1))]
+
+
+def test_bands_have_buckets_of_their_own() -> None:
+    signature = np.full((1, grams.SIGNATURE), 5, dtype=np.uint32)
+    assert len(np.unique(grams.band_keys(signature, 18, 7))) == 18

@@ -137,6 +137,30 @@ def test_evaluation_text_goes_from_the_training_split(tmp_path: Path) -> None:
     assert "contamination" not in tested.removed, "other splits are left alone"
 
 
+def test_how_long_a_run_of_words_is_contamination_and_goes_before_private_data(tmp_path: Path) -> None:
+    words = [f"word{chr(97 + n)}" for n in range(20)]
+    evaluation = write_jsonl(tmp_path / "eval.jsonl", [words[0] + " " + " ".join(words[1:]),
+                                                       " ".join(WORDS[:8]), " ".join(WORDS[20:27])])
+    prompts = [" ".join(words[2:14]), " ".join(words[2:15]) + " joe@example.org", " ".join(WORDS[:8]),
+               " ".join(WORDS[:7]), " ".join(WORDS[20:27]), "Write to joe@example.org about the sea."]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": f"Number {n}: {text}"} for n, text in enumerate(prompts)])
+    report = run(source, tmp_path, contamination=str(evaluation), near_duplicates=None, **ALL_TRAIN)
+    assert [(place, rule) for place, rule, _ in removed(report)] == [
+        ("in.jsonl:2", "contamination"), ("in.jsonl:3", "contamination"), ("in.jsonl:6", "pii")]
+
+
+@pytest.mark.parametrize("regions, text", [((), "The office answers 030 901820 from nine."),
+                                           (("DE",), "The office answers [PHONE] from nine.")])
+def test_national_numbers_of_regions_are_masked_and_removed(
+    tmp_path: Path, regions: tuple[str, ...], text: str
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "The office answers 030 901820 from nine."},
+                                                 {"prompt": "How far is the sea?"}])
+    masked = run(source, tmp_path / "mask", pii="mask", pii_regions=regions, **ALL_TRAIN)
+    assert read_jsonl(masked.train)[0]["prompt"] == text
+    assert run(source, tmp_path / "remove", pii_regions=regions, **ALL_TRAIN).removed == ({"pii": 1} if regions else {})
+
+
 def test_few_shot_instructions_are_expanded_behind_the_rules(tmp_path: Path) -> None:
     """Three pairs count as three examples of their user, and their common beginning is no duplicate."""
     opening = "Answer as a sailor would, with some words about the weather, the wind, the waves and the gulls. " * 2

@@ -10,7 +10,10 @@ import pytest
 from instructgpt_fast.data import Demonstration
 from instructgpt_fast.data.examples import parse
 from instructgpt_fast.data.hygiene.few_shot import expand
-from instructgpt_fast.data.hygiene.records import detect_kind, map_texts, normalized, read_record, texts_of
+from instructgpt_fast.data.hygiene.first_pass import keys_of
+from instructgpt_fast.data.hygiene.last_pass import split_of
+from instructgpt_fast.data.hygiene.options import PrepareConfig
+from instructgpt_fast.data.hygiene.records import Record, detect_kind, map_texts, normalized, read_record, texts_of
 from instructgpt_fast.errors import DataError
 from instructgpt_fast.tokenizer import Message
 
@@ -95,3 +98,20 @@ def test_wrong_few_shot_records(record: Any, message: str) -> None:
 
 def test_normalized() -> None:
     assert normalized("  e\u0301 \n\t Polish\u00a0x ") == "\u00e9 Polish x"
+
+
+@pytest.mark.parametrize("length, has", [(127, False), (128, True), (129, True)])
+def test_a_text_as_long_as_the_prefix_has_one(length: int, has: bool) -> None:
+    options = PrepareConfig(data=("in.jsonl",), output_dir="out", near_duplicates=None)
+    text = "x" * length
+    (_, prefix, *_), _ = keys_of(Record(text, text, None, 1), options)
+    assert (prefix != (0, 0)) is has
+
+
+@pytest.mark.parametrize("test, valid, draw, split", [
+    (0.0, 0.0, 0.0, "train"), (0.0, 0.1, 0.0, "valid"), (0.2, 0.1, 0.19, "test"), (0.2, 0.1, 0.2, "valid"),
+    (0.25, 0.25, 0.5, "train"),
+])
+def test_a_split_holds_its_beginning_and_not_its_end(test: float, valid: float, draw: float, split: str) -> None:
+    options = PrepareConfig(data=("in.jsonl",), output_dir="out", test_fraction=test, valid_fraction=valid)
+    assert split_of(draw, options) == split

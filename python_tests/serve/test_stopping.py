@@ -16,6 +16,10 @@ import pytest
 from .served import Process, process, save, wait_until
 
 
+# A second of streaming: the signal comes in the middle also where this process gets its turn late.
+LONG = 4000
+
+
 @contextlib.contextmanager
 def served(tmp_path: Path, *words: str) -> Iterator[Process]:
     with process(tmp_path / "log", save(tmp_path, "model", ends=False, context=4096), *words) as started:
@@ -30,7 +34,7 @@ def stream(url: str, max_tokens: int) -> Any:
 def test_a_stop_lets_a_stream_end(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         url = server.url()
-        chunks = stream(url, 400)
+        chunks = stream(url, LONG)
         next(chunks)
         server.process.send_signal(signal.SIGTERM)
         told = "stopping: answers under way (1) may take 30 seconds more"
@@ -45,7 +49,7 @@ def test_a_stop_lets_a_stream_end(tmp_path: Path) -> None:
 
 def test_what_takes_longer_than_the_grace_is_told_so(tmp_path: Path) -> None:
     with served(tmp_path, "--grace-seconds", "0.2") as server:
-        chunks = stream(server.url(), 4000)
+        chunks = stream(server.url(), LONG)
         next(chunks)
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(openai.APIError, match="The server is stopping; send the request again later"):
@@ -57,7 +61,7 @@ def test_what_takes_longer_than_the_grace_is_told_so(tmp_path: Path) -> None:
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with served(tmp_path) as server:
-        chunks = stream(server.url(), 4000)
+        chunks = stream(server.url(), LONG)
         next(chunks)
         server.process.send_signal(signal.SIGINT)
         wait_until(lambda: "stopping: answers under way (1)" in server.told, lambda: server.told)

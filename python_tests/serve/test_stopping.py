@@ -15,7 +15,6 @@ import pytest
 
 from .served import Process, process, save, wait_until
 
-
 # A second of streaming: the signal comes in the middle also where this process gets its turn late.
 LONG = 4000
 

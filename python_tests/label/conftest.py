@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from python_tests.label.labelled import Running, running
-from python_tests.label.paged import SEA, Desk, database, desk, program
+from python_tests.label.paged import SEA, Desk, database, desk
 from python_tests.serve import browser
+from python_tests.serve.chromium import program
 
 
 @pytest.fixture(scope="package")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from instructgpt_fast.label.store import Answer, Store
-from python_tests.serve import browser
 
 SEA = ["Rivers carry salt to it.", "Salt.", "Because fish cry.", "I do not know."]
 
@@ -25,15 +21,6 @@ def database(path: Path, *answers: list[str], prompts: list[Any] | None = None) 
         store.add_answers(prompt, [Answer(text, f"runs/model-{i % 2}", i) for i, text in enumerate(texts)])
     store.close()
     return str(path)
-
-
-def program() -> str:
-    """A Chromium that starts. Without one the tests are skipped, in continuous integration they fail."""
-    found = browser.find()
-    if found is None:
-        told = "no Chromium that starts; `make browser` finds or installs one"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(told)
-    return found
 
 
 class Desk:

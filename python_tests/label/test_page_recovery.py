@@ -19,8 +19,9 @@ from instructgpt_fast.data import Comparison, read_jsonl
 from instructgpt_fast.label import export
 from instructgpt_fast.train import train
 from python_tests.label.labelled import process, running
-from python_tests.label.paged import SEA, Desk, database, desk, program
+from python_tests.label.paged import SEA, Desk, database, desk
 from python_tests.serve import browser
+from python_tests.serve.chromium import program
 from python_tests.serve.served import save as save_checkpoint
 
 GONE = "ERR_|Failed to fetch"  # what Chromium's console says of a server that is not there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import instructgpt_fast as igf
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the page is driven by the package playwright")
 
-from python_tests.serve import browser  # noqa: E402
+from python_tests.serve.chromium import launched  # noqa: E402
 from python_tests.train.broken_runs import FAULTS, BrokenRuns  # noqa: E402
 
 from . import runs  # noqa: E402
@@ -23,15 +22,8 @@ from . import runs  # noqa: E402
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A Chromium. Without one the tests are skipped, in continuous integration they fail."""
-    program = browser.find()
-    if program is None:
-        told = "no Chromium that starts; `make browser` finds or installs one"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(told)
-    with playwright_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, headless=True, args=browser.flags())
+    with launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the page is driven by the package playwright")
 
-from python_tests.serve import browser  # noqa: E402
+from python_tests.serve.chromium import launched  # noqa: E402
 from python_tests.serve.served import Running, running, save  # noqa: E402
 
 ASSETS = Path(__file__).resolve().parents[2] / "instructgpt_fast" / "serve" / "assets"
@@ -27,15 +26,8 @@ LONG = 4000  # tokens: seconds of streaming, time enough to press a button in
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A Chromium with a profile of its own. Without one the tests are skipped, in continuous integration they fail."""
-    program = browser.find()
-    if program is None:
-        told = "no Chromium that starts; `make browser` finds or installs one"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(told)
-    with playwright_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, headless=True, args=browser.flags())
+    with launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

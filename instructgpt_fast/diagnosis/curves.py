@@ -65,7 +65,7 @@ class Curves:
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in one record; where a metric was recorded twice at a step, the later one counts."""
         step = record.get("step")
-        if isinstance(step, bool) or not isinstance(step, int):
+        if isinstance(step, bool) or not isinstance(step, int) or abs(step) >= 1 << 63:
             return
         for name, value in record.items():
             number = _number(value)
@@ -96,7 +96,10 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number of more than 308 digits: only a damaged log has one
+            return math.inf if value > 0 else -math.inf
     if value in ("nan", "inf", "-inf"):
         # JSON has no word for these, so the log keeps them as text.
         return float(value)

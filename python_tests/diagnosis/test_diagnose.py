@@ -85,6 +85,12 @@ def test_a_step_recorded_twice_counts_once_and_as_the_last() -> None:
     assert curve.values.tolist() == [1.0, 8.0]
 
 
+def test_whole_numbers_that_no_float_holds() -> None:
+    """Only a damaged log has them; the rest of it is still read."""
+    records = [{"step": 1, "loss": 10**400}, {"step": 2, "loss": -(10**400)}, {"step": 10**30, "loss": 1.0}]
+    assert Curves(records).curve("loss").values.tolist() == [float("inf"), float("-inf")]
+
+
 def test_trailing_means_look_back_only() -> None:
     curve = Curves([{"step": step, "loss": float(step)} for step in range(1, 6)]).curve("loss")
     assert curve.trailing(3)[2:].tolist() == [2.0, 3.0, 4.0]
